@@ -1,1 +1,16 @@
-//! Skeleton.
+//! Deterministic simulator, adversaries and independent checkers for [`shadowgraph`].
+//!
+//! One seed decides everything: virtual time, the network, the disks, the crashes, the adversaries, the workload. Two runs of
+//! a seed give the same trace to the byte. Signatures are real. The checkers recompute quorums, causality and the commit rule
+//! from the events themselves, the naive way, and share no code with the library.
+//!
+//! This crate is for tests and measurements. It must not be a dependency of anything that ships.
+
+pub mod disk;
+pub mod network;
+pub mod queue;
+pub mod regions;
+pub mod rng;
+#[cfg(test)]
+mod substrate_tests;
+pub mod trace;
