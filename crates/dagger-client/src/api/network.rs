@@ -1,0 +1,107 @@
+//! Operators, machines, accounts and images, as a user wants to see them.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// An operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OperatorView {
+    /// Number on the ledger.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Key that signs the operator's transactions, hex.
+    pub operator_key: String,
+    /// Its seat in the committee, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat: Option<u16>,
+    /// Votes of the seat.
+    pub weight: u64,
+    /// How many machines it has.
+    pub machines: u32,
+    /// How many accounts it sponsors.
+    pub accounts: u32,
+    /// How many VMs its machines host.
+    pub vms: u32,
+}
+
+/// Amounts of what a machine has or a VM takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resources {
+    /// Virtual processors.
+    pub vcpus: u32,
+    /// Memory in MiB.
+    pub memory_mib: u64,
+    /// Disk in MiB.
+    pub disk_mib: u64,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MachineView {
+    /// Number on the ledger.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Name of its operator.
+    pub operator: String,
+    /// Public key of its node, hex.
+    pub node_key: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// `ready`, `unheard` (not enough rivals hear it: nothing new is placed there), `lapsed`, `draining`, `removed`.
+    pub state: String,
+    /// What it offers.
+    pub capacity: Resources,
+    /// What its VMs take of that.
+    pub used: Resources,
+    /// Labels such as region and zone.
+    pub labels: BTreeMap<String, String>,
+    /// How many VMs are placed there.
+    pub vms: u32,
+    /// Operators, other than its own, that attest to hearing it.
+    pub heard_by: Vec<String>,
+    /// Ledger time up to which its rivals have renewed its lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed_ms: Option<u64>,
+}
+
+/// An account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AccountView {
+    /// Number on the ledger.
+    pub id: u32,
+    /// Name.
+    pub name: String,
+    /// Its public key, hex.
+    pub key: String,
+    /// Name of the operator that sponsors it.
+    pub sponsor: String,
+    /// How many VMs it has.
+    pub vms: u32,
+    /// How many images it has published.
+    pub images: u32,
+}
+
+/// An image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImageView {
+    /// Number on the ledger.
+    pub id: u32,
+    /// `account/name`.
+    pub name: String,
+    /// Digest of the manifest, hex.
+    pub digest: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// `direct` (kernel and initrd) or `disk`.
+    pub boot: String,
+    /// Bytes of all its blobs.
+    pub size_bytes: u64,
+    /// Whether no new VM may be made from it.
+    pub retired: bool,
+    /// The manifest as published.
+    #[schema(value_type = Object)]
+    pub manifest: serde_json::Value,
+}

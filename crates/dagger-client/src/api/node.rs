@@ -1,0 +1,142 @@
+//! What one node says of itself.
+
+use super::Reason;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Answer to `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// Version of the daemon.
+    pub version: String,
+    /// Name of the network, from its genesis file.
+    pub network: String,
+    /// Digest of the genesis file, hex; every signature is bound to it.
+    pub chain_id: String,
+    /// Name of the node: that of the operator whose seat it holds, else the start of its key.
+    pub name: String,
+    /// The node's public key, hex.
+    pub node_key: String,
+    /// Whether it takes part, and if not, why.
+    pub state: NodeState,
+    /// The node's clock.
+    pub now_ms: u64,
+    /// When the process started.
+    pub started_at_ms: u64,
+    /// Its seat, if it is a member.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seat: Option<u16>,
+    /// Name of its machine on the ledger, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// State of consensus.
+    pub consensus: ConsensusStatus,
+    /// State of execution.
+    pub ledger: LedgerStatus,
+    /// The last checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<CheckpointView>,
+    /// The other nodes that it knows.
+    pub peers: Vec<PeerView>,
+    /// What keeps it from doing its whole job; empty when all is well.
+    pub problems: Vec<Reason>,
+}
+
+/// Whether a node takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Reading its log, or too few peers are connected for a quorum.
+    Starting,
+    /// Behind the others and fetching what it missed.
+    CatchingUp,
+    /// Committing with the others.
+    Ready,
+    /// Stopped for good; `problems` says why.
+    Halted,
+}
+
+/// State of consensus on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ConsensusStatus {
+    /// Epoch of the committee.
+    pub epoch: u64,
+    /// Highest round this node has entered.
+    pub round: u64,
+    /// Last commit decided, 0 for none.
+    pub commit: u64,
+    /// Weight that a decision needs.
+    pub quorum_weight: u64,
+    /// Weight of the whole committee.
+    pub total_weight: u64,
+    /// Whether rounds advance at full speed (there is something to order).
+    pub awake: bool,
+    /// How long this node waits for a leader.
+    pub leader_timeout_ms: u64,
+    /// Transactions waiting to be proposed, in bytes.
+    pub pool_bytes: u64,
+    /// Events held whose ancestors are missing.
+    pub pending_events: u64,
+    /// The seats.
+    pub members: Vec<MemberView>,
+}
+
+/// One seat as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemberView {
+    /// The seat.
+    pub index: u16,
+    /// Name of the operator that holds it.
+    pub name: String,
+    /// Votes of the seat.
+    pub weight: u64,
+    /// Highest round of which this node holds an event of it.
+    pub round: u64,
+}
+
+/// State of execution on one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LedgerStatus {
+    /// Last commit executed, 0 for none.
+    pub commit: u64,
+    /// Ledger time after it.
+    pub time_ms: u64,
+    /// Transactions executed by this process since it started, those of its log included.
+    pub transactions: u64,
+}
+
+/// A checkpoint as this node computed it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckpointView {
+    /// The commit after which it was taken.
+    pub commit: u64,
+    /// Chained digest of that commit, hex.
+    pub commit_digest: String,
+    /// Root of the ledger's state, hex.
+    pub state_root: String,
+    /// Root of all outcomes so far, hex.
+    pub outcomes_root: String,
+    /// Ledger time.
+    pub time_ms: u64,
+    /// Whether a quorum has signed it.
+    pub certified: bool,
+    /// Weight of those who have.
+    pub signed_weight: u64,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PeerView {
+    /// Its name, as above.
+    pub name: String,
+    /// Its public key, hex.
+    pub node_key: String,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Round trip, when connected and measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<u64>,
+    /// Address in use, when connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
