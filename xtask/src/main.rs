@@ -1,2 +1,76 @@
-//! Skeleton.
-fn main() {}
+//! `cargo xtask`: the repository's own commands. This file only parses the command line; each
+//! command lives in its module. Nothing here is part of the product.
+#![warn(missing_docs)]
+
+mod ci;
+mod demo;
+mod docs;
+mod guest;
+mod layers;
+mod setup;
+mod shell;
+mod suite;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The repository's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Install the system packages that are missing (asks before it uses sudo)
+    Setup(setup::SetupArgs),
+    /// Set up what is missing, then run every test
+    Test(suite::TestArgs),
+    /// Everything a change must pass: format, lints, layers, docs, tests, the demo
+    Ci(ci::CiArgs),
+    /// Check that the crates depend only downwards and that the pure ones stay pure
+    Layers,
+    /// Check the documents: links, cited rules, the list of dependencies
+    Docs,
+    /// Build a guest image
+    #[command(subcommand)]
+    Guest(GuestKind),
+    /// Four operators, one real VM; its host dies; ssh again
+    Demo(demo::DemoArgs),
+}
+
+#[derive(Subcommand)]
+enum GuestKind {
+    /// A kernel and an initramfs with an ssh server: boots in seconds under TCG
+    Micro,
+}
+
+/// Builds the micro guest and prints where its parts are.
+fn micro_guest() -> anyhow::Result<()> {
+    let parts = guest::build_micro(&shell::target_dir().join("guest/micro"))?;
+    println!("kernel  {}", parts.kernel.display());
+    println!("initrd  {}", parts.initrd.display());
+    println!("cmdline {}", parts.cmdline);
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Setup(args) => setup::run(&args),
+        Command::Test(args) => suite::run(&args),
+        Command::Ci(args) => ci::run(&args),
+        Command::Layers => layers::run(),
+        Command::Docs => docs::run(),
+        Command::Guest(GuestKind::Micro) => micro_guest(),
+        Command::Demo(args) => demo::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
