@@ -1,0 +1,428 @@
+//! What a transaction can ask for: the kinds of action with their fields, as they stand in the signed JSON.
+//! Which key may ask for what is decided at execution; the forms of values are checked in `action_check.rs`.
+
+use std::collections::BTreeMap;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, Key, MachineId, VmId};
+use crate::manifest::ImageManifest;
+
+/// Labels: DNS labels to short texts.
+pub type Labels = BTreeMap<String, String>;
+
+/// One kind of action. In JSON `{"kind": {fields}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Operator: sponsors a customer's account.
+    AccountCreate(AccountCreate),
+    /// Operator: adds one of its machines.
+    MachineAdd(MachineAdd),
+    /// Operator: no new VMs on the machine; those that may move are moved one by one.
+    MachineDrain(MachineName),
+    /// Operator: ends a drain.
+    MachineUndrain(MachineName),
+    /// Operator: takes an empty machine out.
+    MachineRemove(MachineName),
+    /// Account: publishes an image under its name.
+    ImagePublish(ImagePublish),
+    /// Account: no new VMs from the image.
+    ImageRetire(ImageName),
+    /// Account: a new VM.
+    VmCreate(VmCreate),
+    /// Account: removes a VM and its disk.
+    VmDelete(VmName),
+    /// Account: stops a VM; it keeps its place and disk.
+    VmStop(VmName),
+    /// Account: starts a stopped VM.
+    VmStart(VmName),
+    /// Account: restarts a running VM.
+    VmReboot(VmName),
+    /// Account: another name for a VM.
+    VmRename(VmRename),
+    /// Account: another size for a stopped VM, on its machine.
+    VmResize(VmResize),
+    /// Node of the machine: what happened to a VM there.
+    VmReport(VmReport),
+    /// Node of a member: changes of what it hears.
+    Attest(Attest),
+}
+
+impl Action {
+    /// The kind as it stands in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Action::AccountCreate(_) => "account_create",
+            Action::MachineAdd(_) => "machine_add",
+            Action::MachineDrain(_) => "machine_drain",
+            Action::MachineUndrain(_) => "machine_undrain",
+            Action::MachineRemove(_) => "machine_remove",
+            Action::ImagePublish(_) => "image_publish",
+            Action::ImageRetire(_) => "image_retire",
+            Action::VmCreate(_) => "vm_create",
+            Action::VmDelete(_) => "vm_delete",
+            Action::VmStop(_) => "vm_stop",
+            Action::VmStart(_) => "vm_start",
+            Action::VmReboot(_) => "vm_reboot",
+            Action::VmRename(_) => "vm_rename",
+            Action::VmResize(_) => "vm_resize",
+            Action::VmReport(_) => "vm_report",
+            Action::Attest(_) => "attest",
+        }
+    }
+}
+
+/// See [`Action::AccountCreate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountCreate {
+    /// Unique name, a DNS label.
+    pub account: String,
+    /// The account's key.
+    pub key: Key,
+}
+
+/// See [`Action::MachineAdd`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineAdd {
+    /// Unique name, a DNS label.
+    pub machine: String,
+    /// Transport identity of the machine's node; signs its reports.
+    pub node_key: Key,
+    /// Architecture of the guests.
+    pub arch: Arch,
+    /// Virtual CPUs it offers.
+    pub vcpus: u32,
+    /// Memory it offers, MiB.
+    pub memory_mib: u64,
+    /// Disk it offers, MiB.
+    pub disk_mib: u64,
+    /// `region` and whatever else customers may want to choose by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+}
+
+/// A machine, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineName {
+    /// Name of the machine.
+    pub machine: String,
+}
+
+/// See [`Action::ImagePublish`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagePublish {
+    /// Name within the account, a DNS label.
+    pub image: String,
+    /// What it is made of.
+    pub manifest: ImageManifest,
+}
+
+/// An image of the signing account, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageName {
+    /// Name within the account.
+    pub image: String,
+}
+
+/// See [`Action::VmCreate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmCreate {
+    /// Name within the account, a DNS label.
+    pub name: String,
+    /// `account/name`, or `name` of an own image.
+    pub image: String,
+    /// Digest of the image's manifest: what the customer signed is what boots.
+    pub image_digest: Digest,
+    /// Virtual CPUs.
+    pub vcpus: u32,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Disk, MiB.
+    pub disk_mib: u64,
+    /// OpenSSH public keys that may log in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
+    /// Commitment to sealed user-data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<UserData>,
+    /// What happens when its machine is lost.
+    #[serde(default)]
+    pub failover: Failover,
+    /// What its machine does when it no longer sees the lease renewed.
+    #[serde(default)]
+    pub on_isolation: OnIsolation,
+    /// VMs of the account with the same word are spread over operators among themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<String>,
+    /// Where it may run.
+    #[serde(default, skip_serializing_if = "Placement::is_empty")]
+    pub placement: Placement,
+    /// For people and tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+}
+
+/// A VM of the signing account, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmName {
+    /// Name within the account.
+    pub vm: String,
+}
+
+/// See [`Action::VmRename`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmRename {
+    /// Present name.
+    pub vm: String,
+    /// New name.
+    pub name: String,
+}
+
+/// See [`Action::VmResize`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmResize {
+    /// Name of the VM.
+    pub vm: String,
+    /// New number of virtual CPUs.
+    pub vcpus: u32,
+    /// New memory, MiB.
+    pub memory_mib: u64,
+    /// New disk, MiB; a disk never shrinks.
+    pub disk_mib: u64,
+}
+
+/// User-data never stands in the clear on the ledger: only its digest does, and its key wrapped to the machines named.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserData {
+    /// BLAKE3 digest of the sealed body, which travels as a blob.
+    pub digest: Digest,
+    /// Size of the sealed body.
+    pub size_bytes: u64,
+    /// The content key, wrapped to each candidate machine; placement keeps to these machines.
+    pub keys: Vec<WrappedKey>,
+}
+
+/// A content key wrapped to one machine's node key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WrappedKey {
+    /// Name of the machine.
+    pub machine: String,
+    /// The wrapped key, hex.
+    pub wrapped: String,
+}
+
+/// Architecture of a guest.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Arch {
+    /// 64-bit x86.
+    #[serde(rename = "x86_64")]
+    X86_64,
+    /// 64-bit Arm.
+    Aarch64,
+}
+
+impl Arch {
+    /// As in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Arch::X86_64 => "x86_64",
+            Arch::Aarch64 => "aarch64",
+        }
+    }
+}
+
+/// What happens to a VM whose machine is lost.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Failover {
+    /// It waits for its machine; the disk is kept.
+    #[default]
+    None,
+    /// It starts anew from its image on another machine.
+    Recreate,
+}
+
+/// What a machine does with a VM when it no longer sees its lease renewed.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OnIsolation {
+    /// Stops it before another machine may start it.
+    #[default]
+    Stop,
+    /// Lets it run; only with `failover = none`.
+    Keep,
+}
+
+/// Where a VM may run. Empty lists allow everything.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+#[serde(deny_unknown_fields, default)]
+pub struct Placement {
+    /// Only these machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<String>,
+    /// Only these operators' machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<String>,
+    /// Only machines with one of these `region` labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+    /// Never these machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_machines: Vec<String>,
+    /// Never these operators' machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_operators: Vec<String>,
+    /// Never machines with one of these `region` labels.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub deny_regions: Vec<String>,
+}
+
+impl Placement {
+    /// True when it restricts nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn lists(&self) -> [&Vec<String>; 6] {
+        [
+            &self.machines,
+            &self.operators,
+            &self.regions,
+            &self.deny_machines,
+            &self.deny_operators,
+            &self.deny_regions,
+        ]
+    }
+}
+
+/// See [`Action::VmReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmReport {
+    /// The VM.
+    pub vm: VmId,
+    /// The lease epoch that the machine acts under.
+    pub lease_epoch: u64,
+    /// What happened.
+    pub report: Report,
+}
+
+/// What a machine says about a VM. In JSON `{"accepted": {...}}` and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// It takes the placement. A machine starts a VM only once this report has been executed.
+    Accepted(Accepted),
+    /// Its hypervisor runs; the guest is not up yet.
+    Starting(Starting),
+    /// The guest is up.
+    Running(Running),
+    /// It does not run any more. While the VM is being deleted or moved: and its disk is released.
+    Stopped(Ended),
+    /// It could not be started, or broke.
+    Failed(Ended),
+}
+
+/// See [`Report::Accepted`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// The guest's OpenSSH public host key, made anew for this lease epoch.
+    pub ssh_host_key: String,
+}
+
+/// See [`Report::Starting`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Starting {
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why that one.
+    pub reason: String,
+    /// Where the image came from.
+    pub image_source: String,
+}
+
+/// See [`Report::Running`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Running {
+    /// An address the guest can be reached at, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// Why a VM stopped or failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ended {
+    /// Short stable code of the machine's.
+    pub code: String,
+    /// For people.
+    pub text: String,
+}
+
+/// See [`Action::Attest`]. Machines that are named in neither list stay as they were.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Attest {
+    /// Machines it hears from now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hears: Vec<MachineId>,
+    /// Machines it no longer hears from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<MachineId>,
+}

@@ -1,0 +1,166 @@
+//! The forms and bounds of an action's values, as far as they need no ledger.
+
+use crate::action::{Action, Labels, Report, VmCreate};
+use crate::code::Code;
+use crate::names::{check_key, check_label, check_ssh_key, check_text};
+
+/// Largest number of virtual CPUs of a VM or machine.
+pub const VCPUS_MAX: u32 = 4_096;
+/// Largest memory of a VM or machine: 64 TiB.
+pub const MEMORY_MIB_MAX: u64 = 1 << 26;
+/// Largest disk of a VM or machine: 4 PiB.
+pub const DISK_MIB_MAX: u64 = 1 << 32;
+/// Most labels of one object.
+pub const LABELS_MAX: usize = 32;
+/// Most SSH keys of a VM.
+pub const SSH_KEYS_MAX: usize = 16;
+/// Most names in one list of a placement.
+pub const PLACEMENT_NAMES_MAX: usize = 64;
+/// Largest sealed user-data: 1 MiB.
+pub const USER_DATA_BYTES_MAX: u64 = 1 << 20;
+/// Most machines that one attestation names.
+pub const ATTEST_MACHINES_MAX: usize = 8_192;
+
+type Checked = Result<(), (Code, &'static str)>;
+
+fn at(field: &'static str) -> impl Fn(Code) -> (Code, &'static str) {
+    move |code| (code, field)
+}
+
+fn within(value: u64, max: u64, field: &'static str) -> Checked {
+    if value == 0 || value > max {
+        Err((Code::OutOfRange, field))
+    } else {
+        Ok(())
+    }
+}
+
+fn sizes(vcpus: u32, memory_mib: u64, disk_mib: u64) -> Checked {
+    within(vcpus.into(), VCPUS_MAX.into(), "vcpus")?;
+    within(memory_mib, MEMORY_MIB_MAX, "memory_mib")?;
+    within(disk_mib, DISK_MIB_MAX, "disk_mib")
+}
+
+fn labels(labels: &Labels) -> Checked {
+    if labels.len() > LABELS_MAX {
+        return Err((Code::TooMany, "labels"));
+    }
+    for (name, value) in labels {
+        check_label(name).map_err(at("labels"))?;
+        check_text(value, 128).map_err(at("labels"))?;
+    }
+    Ok(())
+}
+
+impl Action {
+    /// Forms and bounds; the error names the field.
+    pub(crate) fn check(&self) -> Checked {
+        match self {
+            Action::AccountCreate(a) => {
+                check_label(&a.account).map_err(at("account"))?;
+                check_key(&a.key).map_err(at("key"))
+            }
+            Action::MachineAdd(a) => {
+                check_label(&a.machine).map_err(at("machine"))?;
+                check_key(&a.node_key).map_err(at("node_key"))?;
+                sizes(a.vcpus, a.memory_mib, a.disk_mib)?;
+                labels(&a.labels)
+            }
+            Action::MachineDrain(a) | Action::MachineUndrain(a) | Action::MachineRemove(a) => {
+                check_label(&a.machine).map_err(at("machine"))
+            }
+            Action::ImagePublish(a) => {
+                check_label(&a.image).map_err(at("image"))?;
+                a.manifest.check().map_err(at("manifest"))
+            }
+            Action::ImageRetire(a) => check_label(&a.image).map_err(at("image")),
+            Action::VmCreate(a) => vm_create(a),
+            Action::VmDelete(a) | Action::VmStop(a) | Action::VmStart(a) | Action::VmReboot(a) => {
+                check_label(&a.vm).map_err(at("vm"))
+            }
+            Action::VmRename(a) => {
+                check_label(&a.vm).map_err(at("vm"))?;
+                check_label(&a.name).map_err(at("name"))
+            }
+            Action::VmResize(a) => {
+                check_label(&a.vm).map_err(at("vm"))?;
+                sizes(a.vcpus, a.memory_mib, a.disk_mib)
+            }
+            Action::VmReport(a) => report(&a.report),
+            Action::Attest(a) => {
+                if a.hears.len() + a.lost.len() > ATTEST_MACHINES_MAX {
+                    return Err((Code::TooMany, "hears"));
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn vm_create(create: &VmCreate) -> Checked {
+    check_label(&create.name).map_err(at("name"))?;
+    let (account, image) = create
+        .image
+        .split_once('/')
+        .unwrap_or(("own", &create.image));
+    check_label(account).map_err(at("image"))?;
+    check_label(image).map_err(at("image"))?;
+    sizes(create.vcpus, create.memory_mib, create.disk_mib)?;
+    if create.ssh_keys.len() > SSH_KEYS_MAX {
+        return Err((Code::TooMany, "ssh_keys"));
+    }
+    for key in &create.ssh_keys {
+        check_ssh_key(key).map_err(at("ssh_keys"))?;
+    }
+    if let Some(spread) = &create.spread {
+        check_label(spread).map_err(at("spread"))?;
+    }
+    if create.on_isolation == crate::action::OnIsolation::Keep
+        && create.failover != crate::action::Failover::None
+    {
+        return Err((Code::KeepNeedsNoFailover, "on_isolation"));
+    }
+    for names in create.placement.lists() {
+        if names.len() > PLACEMENT_NAMES_MAX {
+            return Err((Code::TooMany, "placement"));
+        }
+        for name in names {
+            check_label(name).map_err(at("placement"))?;
+        }
+    }
+    if let Some(data) = &create.user_data {
+        within(data.size_bytes, USER_DATA_BYTES_MAX, "user_data")?;
+        if data.keys.is_empty() || data.keys.len() > PLACEMENT_NAMES_MAX {
+            return Err((Code::TooMany, "user_data"));
+        }
+        for key in &data.keys {
+            check_label(&key.machine).map_err(at("user_data"))?;
+            let hex = key
+                .wrapped
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            if !hex || key.wrapped.len() > 512 {
+                return Err((Code::BadText, "user_data"));
+            }
+        }
+    }
+    labels(&create.labels)
+}
+
+fn report(report: &Report) -> Checked {
+    match report {
+        Report::Accepted(r) => check_ssh_key(&r.ssh_host_key).map_err(at("ssh_host_key")),
+        Report::Starting(r) => {
+            check_label(&r.accelerator).map_err(at("accelerator"))?;
+            check_text(&r.reason, 256).map_err(at("reason"))?;
+            check_text(&r.image_source, 256).map_err(at("image_source"))
+        }
+        Report::Running(r) => {
+            check_text(r.address.as_deref().unwrap_or(""), 128).map_err(at("address"))
+        }
+        Report::Stopped(r) | Report::Failed(r) => {
+            check_text(&r.code, 64).map_err(at("code"))?;
+            check_text(&r.text, 512).map_err(at("text"))
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! ed25519 under ZIP-215, single and in batches, with identical verdicts.
+
+use blake3::Hasher;
+use ed25519_consensus::{Signature, VerificationKeyBytes, batch};
+use rand_core::{CryptoRng, RngCore};
+
+use crate::ids::Key;
+
+/// A signature to be judged; holds a hash of its message, not the message.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    item: batch::Item,
+    seed: [u8; 32],
+}
+
+impl Claim {
+    pub(crate) fn new(key: &Key, signature: &[u8; 64], message: &[u8]) -> Self {
+        let item = batch::Item::from((
+            VerificationKeyBytes::from(key.0),
+            Signature::from(*signature),
+            message,
+        ));
+        let mut hasher = Hasher::new();
+        hasher.update(&key.0).update(signature).update(message);
+        Self {
+            item,
+            seed: *hasher.finalize().as_bytes(),
+        }
+    }
+
+    pub(crate) fn verify(self) -> Result<(), ed25519_consensus::Error> {
+        self.item.verify_single()
+    }
+}
+
+/// One verdict per claim, in order.
+pub(crate) fn verify_batch<'a>(claims: impl Iterator<Item = &'a Claim>) -> Vec<bool> {
+    let claims: Vec<&Claim> = claims.collect();
+    let mut verdicts = vec![true; claims.len()];
+    bisect(&claims, &mut verdicts);
+    verdicts
+}
+
+/// A batch that fails is halved: one forger costs log n batches, not n single checks.
+fn bisect(claims: &[&Claim], verdicts: &mut [bool]) {
+    if claims.len() <= 4 {
+        for (claim, verdict) in claims.iter().zip(verdicts) {
+            *verdict = (*claim).clone().verify().is_ok();
+        }
+        return;
+    }
+    let mut verifier = batch::Verifier::new();
+    for claim in claims {
+        verifier.queue(claim.item.clone());
+    }
+    if verifier.verify(Weights::new(claims)).is_err() {
+        let middle = claims.len() / 2;
+        let (left, right) = verdicts.split_at_mut(middle);
+        bisect(&claims[..middle], left);
+        bisect(&claims[middle..], right);
+    }
+}
+
+/// The batch equation's random weights, drawn from a hash of everything that is being judged (Fiat-Shamir): nobody can choose
+/// signatures that cancel out without choosing a hash's output, and this crate needs no source of randomness.
+struct Weights(blake3::OutputReader);
+
+impl Weights {
+    fn new(claims: &[&Claim]) -> Self {
+        let mut hasher = Hasher::new_derive_key("dagger batch weights v1");
+        for claim in claims {
+            hasher.update(&claim.seed);
+        }
+        Self(hasher.finalize_xof())
+    }
+}
+
+impl RngCore for Weights {
+    fn next_u32(&mut self) -> u32 {
+        let mut bytes = [0u8; 4];
+        self.0.fill(&mut bytes);
+        u32::from_le_bytes(bytes)
+    }
+    fn next_u64(&mut self) -> u64 {
+        let mut bytes = [0u8; 8];
+        self.0.fill(&mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
+    }
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.0.fill(bytes);
+        Ok(())
+    }
+}
+
+impl CryptoRng for Weights {}
