@@ -1,0 +1,50 @@
+//! Serving blobs to other nodes over iroh-blobs: only to keys that the network knows, read requests
+//! only. Where the bytes lie is [`super::Images`]' business.
+
+use std::{fmt, sync::Arc};
+
+use iroh::{
+    endpoint::Connection,
+    protocol::{AcceptError, ProtocolHandler},
+};
+use iroh_blobs::BlobsProtocol;
+
+/// Says whether a node key belongs to the network (a member's or a machine's on the ledger).
+pub type Admission = Arc<dyn Fn(&[u8; 32]) -> bool + Send + Sync>;
+
+/// Connections with another key than the network's get this code and nothing else.
+const NOT_ADMITTED: u32 = 1;
+
+/// The handler for iroh-blobs' ALPN. iroh-blobs itself serves anyone who connects, so the key of the
+/// connection is checked here, before a request is read; push requests stay disabled.
+#[derive(Clone)]
+pub struct ImagesProtocol {
+    blobs: BlobsProtocol,
+    admission: Admission,
+}
+
+impl ImagesProtocol {
+    pub(super) fn new(blobs: BlobsProtocol, admission: Admission) -> Self {
+        ImagesProtocol { blobs, admission }
+    }
+}
+
+impl fmt::Debug for ImagesProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImagesProtocol").finish_non_exhaustive()
+    }
+}
+
+impl ProtocolHandler for ImagesProtocol {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        if !(self.admission)(connection.remote_id().as_bytes()) {
+            connection.close(NOT_ADMITTED.into(), b"not admitted");
+            return Ok(());
+        }
+        self.blobs.accept(connection).await
+    }
+
+    async fn shutdown(&self) {
+        self.blobs.shutdown().await;
+    }
+}
