@@ -227,6 +227,11 @@ impl CheckedTransaction {
         self.verdict.as_ref().map(|_| ()).map_err(|(code, _)| *code)
     }
 
+    /// What in particular is wrong with it, for people; empty if nothing more is known than the code.
+    pub fn detail(&self) -> &str {
+        self.verdict.as_ref().err().map_or("", |(_, detail)| detail)
+    }
+
     /// The document, if it is good.
     pub fn transaction(&self) -> Option<&Transaction> {
         self.verdict.as_ref().ok().map(Arc::as_ref)

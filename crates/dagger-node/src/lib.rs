@@ -1,3 +1,33 @@
-//! Skeleton.
+//! The DAGGER daemon: everything around the pure cores that touches a clock, a socket or a disk.
+//!
+//! One process is a consensus member, a machine that runs VMs, or both. [`node::run`] composes the
+//! pieces; [`NodeHandle`] is what the HTTP API, the host agent and the tunnel see of a running node.
+//!
+//! What must not live here: rules. Ordering is `shadowgraph`, state is `dagger-ledger`, QEMU is
+//! `dagger-vmm`; this crate moves bytes between them, in the order that durability asks for.
 
+pub mod api;
+pub mod attest;
+pub mod clock;
+pub mod config;
+pub mod data_dir;
+#[cfg(test)]
+mod data_dir_tests;
+pub mod error;
+pub mod executor;
+pub mod handle;
+pub mod host;
 pub mod images;
+pub mod keys;
+pub mod metrics;
+pub mod node;
+pub mod replica;
+mod status;
+pub mod store;
+pub mod transactions;
+pub mod transport;
+pub mod tunnel;
+
+pub use config::NodeConfig;
+pub use error::{NodeError, SubmitError};
+pub use handle::{Accepted, CommitRecord, NodeHandle};

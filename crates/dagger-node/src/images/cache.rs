@@ -30,7 +30,11 @@ pub(super) struct Stamp {
 impl Stamp {
     pub(super) fn of(path: &Path) -> io::Result<Stamp> {
         let metadata = std::fs::metadata(path)?;
-        Ok(Stamp { inode: metadata.ino(), bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+        Ok(Stamp {
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
     }
 }
 
@@ -49,19 +53,30 @@ pub(super) fn list(files: &Path) -> io::Result<Vec<([u8; 32], Held)>> {
         let entry = entry?;
         let mut digest = [0; 32];
         let name = entry.file_name();
-        if name.to_str().is_none_or(|name| hex::decode_to_slice(name, &mut digest).is_err()) {
+        if name
+            .to_str()
+            .is_none_or(|name| hex::decode_to_slice(name, &mut digest).is_err())
+        {
             continue;
         }
         let metadata = entry.metadata()?;
         let kept = entry.path().with_extension("kept").exists();
-        held.push((digest, Held { bytes: metadata.len(), last_used: metadata.accessed()?, kept }));
+        held.push((
+            digest,
+            Held {
+                bytes: metadata.len(),
+                last_used: metadata.accessed()?,
+                kept,
+            },
+        ));
     }
     Ok(held)
 }
 
 /// Notes a use of the blob, in the access time that we set ourselves (a mount may not).
 pub(super) fn touch(path: &Path) {
-    let set = File::open(path).and_then(|file| file.set_times(FileTimes::new().set_accessed(SystemTime::now())));
+    let set = File::open(path)
+        .and_then(|file| file.set_times(FileTimes::new().set_accessed(SystemTime::now())));
     if let Err(error) = set {
         tracing::debug!(%error, "cannot note the use of a blob");
     }
@@ -80,7 +95,9 @@ pub(super) async fn hash_file(path: PathBuf) -> io::Result<[u8; 32]> {
             };
         }
     };
-    tokio::task::spawn_blocking(hash).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(hash)
+        .await
+        .map_err(io::Error::other)?
 }
 
 /// Removes what interrupted uploads left and transfers that nobody resumes.
@@ -116,14 +133,21 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) async fn create(path: PathBuf) -> io::Result<Upload> {
         let file = std::sync::Arc::new(File::create(&path)?);
-        Ok(Upload { file, path, hasher: blake3::Hasher::new(), size: 0 })
+        Ok(Upload {
+            file,
+            path,
+            hasher: blake3::Hasher::new(),
+            size: 0,
+        })
     }
 
     pub(super) async fn write(&mut self, bytes: Bytes) -> io::Result<()> {
         self.hasher.update(&bytes);
         let (file, offset) = (self.file.clone(), self.size);
         self.size += bytes.len() as u64;
-        tokio::task::spawn_blocking(move || write_sparse_at(&file, &bytes, offset)).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(move || write_sparse_at(&file, &bytes, offset))
+            .await
+            .map_err(io::Error::other)?
     }
 
     pub(super) fn size(&self) -> u64 {
@@ -142,21 +166,30 @@ impl Upload {
             std::fs::rename(&self.path, &target)?;
             sync_parent(&target)
         };
-        tokio::task::spawn_blocking(finish).await.map_err(io::Error::other)?
+        tokio::task::spawn_blocking(finish)
+            .await
+            .map_err(io::Error::other)?
     }
 }
 
 impl Images {
     /// Bytes of all complete blobs.
     pub fn used_bytes(&self) -> Result<u64, ImageError> {
-        Ok(list(&self.files())?.iter().map(|(_, held)| held.bytes).sum())
+        Ok(list(&self.files())?
+            .iter()
+            .map(|(_, held)| held.bytes)
+            .sum())
     }
 
     /// Bytes of blobs that may not be evicted.
     pub(super) fn pinned_bytes(&self) -> Result<u64, ImageError> {
         let held = list(&self.files())?;
         let state = self.state();
-        Ok(held.iter().filter(|(digest, held)| held.kept || state.in_use.contains(digest)).map(|(_, held)| held.bytes).sum())
+        Ok(held
+            .iter()
+            .filter(|(digest, held)| held.kept || state.in_use.contains(digest))
+            .map(|(_, held)| held.bytes)
+            .sum())
     }
 
     /// Evicts until `bytes` more fit, `except` not counted.
@@ -171,7 +204,8 @@ impl Images {
 
     /// Evicts until the store is within its bound; `except` stays.
     pub(super) fn evict(&self, except: [u8; 32]) -> Result<(), ImageError> {
-        self.evict_to(self.inner.limits.cache_bytes_max, except).map(drop)
+        self.evict_to(self.inner.limits.cache_bytes_max, except)
+            .map(drop)
     }
 
     fn evict_to(&self, bytes_max: u64, except: [u8; 32]) -> Result<u64, ImageError> {
@@ -184,7 +218,11 @@ impl Images {
             }
             let busy = {
                 let state = self.state();
-                state.in_use.contains(&digest) || state.busy.get(&digest).is_some_and(|lock| lock.try_lock().is_err())
+                state.in_use.contains(&digest)
+                    || state
+                        .busy
+                        .get(&digest)
+                        .is_some_and(|lock| lock.try_lock().is_err())
             };
             if blob.kept || busy || digest == except {
                 continue;

@@ -6,10 +6,14 @@ use std::io;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ImageError {
     /// Bytes did not hash to the digest that was asked for.
-    #[error("the data does not match the image digest: {0}; publish the image again from a good copy")]
+    #[error(
+        "the data does not match the image digest: {0}; publish the image again from a good copy"
+    )]
     DigestMismatch(String),
     /// The blob has another size than the ledger says.
-    #[error("the blob's size differs from the one in the image manifest: {0}; publish the image again")]
+    #[error(
+        "the blob's size differs from the one in the image manifest: {0}; publish the image again"
+    )]
     SizeMismatch(String),
     /// No node that could be asked has the blob.
     #[error("no reachable node holds the blob: {0}; upload it again with `dagger image add`")]
@@ -18,7 +22,9 @@ pub enum ImageError {
     #[error("the transfer of the blob was interrupted: {0}; it resumes where it stopped")]
     Interrupted(String),
     /// The image cache is full of blobs that are in use or were uploaded here.
-    #[error("the image store is full ({used} of {max} bytes, none of it evictable); remove images or raise its limit")]
+    #[error(
+        "the image store is full ({used} of {max} bytes, none of it evictable); remove images or raise its limit"
+    )]
     StoreFull {
         /// Bytes held now.
         used: u64,

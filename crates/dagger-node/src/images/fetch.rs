@@ -55,12 +55,18 @@ enum PieceState {
 
 impl Pieces {
     fn take(&mut self, peer: EndpointId) -> Option<u64> {
-        let fresh = self.state.iter().position(|state| *state == PieceState::Missing);
+        let fresh = self
+            .state
+            .iter()
+            .position(|state| *state == PieceState::Missing);
         if let Some(index) = fresh {
             self.state[index] = PieceState::Asked(peer, false);
             return Some(index as u64);
         }
-        let second = self.state.iter().position(|state| matches!(state, PieceState::Asked(other, false) if *other != peer))?;
+        let second = self
+            .state
+            .iter()
+            .position(|state| matches!(state, PieceState::Asked(other, false) if *other != peer))?;
         self.state[second] = PieceState::Asked(peer, true);
         Some(second as u64)
     }
@@ -106,8 +112,20 @@ pub(super) async fn fetch(
     providers: Vec<EndpointAddr>,
 ) -> Result<Vec<EndpointId>, ImageError> {
     assert_eq!(present.len() as u64, piece_count(size));
-    let state: Vec<_> = present.iter().map(|&have| if have { PieceState::Done } else { PieceState::Missing }).collect();
-    let left = state.iter().filter(|state| **state != PieceState::Done).count();
+    let state: Vec<_> = present
+        .iter()
+        .map(|&have| {
+            if have {
+                PieceState::Done
+            } else {
+                PieceState::Missing
+            }
+        })
+        .collect();
+    let left = state
+        .iter()
+        .filter(|state| **state != PieceState::Done)
+        .count();
     let transfer = Transfer {
         endpoint: endpoint.clone(),
         hash: Hash::from(digest),
@@ -136,7 +154,11 @@ pub(super) async fn fetch(
             }
         }
     }
-    if transfer.left() == 0 { Ok(served) } else { Err(verdict(failures)) }
+    if transfer.left() == 0 {
+        Ok(served)
+    } else {
+        Err(verdict(failures))
+    }
 }
 
 /// The error a customer sees: the worst thing any peer showed about the blob.
@@ -146,10 +168,16 @@ fn verdict(failures: Vec<(EndpointId, PeerFailure)>) -> ImageError {
     };
     let peer = peer.fmt_short();
     match worst {
-        PeerFailure::Missing => ImageError::Unavailable("every node that was asked lacks it".into()),
+        PeerFailure::Missing => {
+            ImageError::Unavailable("every node that was asked lacks it".into())
+        }
         PeerFailure::Broken(text) => ImageError::Interrupted(format!("node {peer}: {text}")),
-        PeerFailure::WrongSize(size) => ImageError::SizeMismatch(format!("node {peer} has {size} bytes")),
-        PeerFailure::WrongData => ImageError::DigestMismatch(format!("node {peer} sent other data")),
+        PeerFailure::WrongSize(size) => {
+            ImageError::SizeMismatch(format!("node {peer} has {size} bytes"))
+        }
+        PeerFailure::WrongData => {
+            ImageError::DigestMismatch(format!("node {peer} sent other data"))
+        }
         PeerFailure::Local(_, true) => ImageError::DiskFull,
         PeerFailure::Local(text, false) => ImageError::Io(text),
     }
@@ -166,8 +194,18 @@ impl Transfer {
         let connect = self.endpoint.connect(provider, iroh_blobs::ALPN);
         let connection = match tokio::time::timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return (0, Some(PeerFailure::Broken(format!("cannot connect: {error:#}")))),
-            Err(_) => return (0, Some(PeerFailure::Broken("no answer to the connection".into()))),
+            Ok(Err(error)) => {
+                return (
+                    0,
+                    Some(PeerFailure::Broken(format!("cannot connect: {error:#}"))),
+                );
+            }
+            Err(_) => {
+                return (
+                    0,
+                    Some(PeerFailure::Broken("no answer to the connection".into())),
+                );
+            }
         };
         let lanes = (0..LANES_PER_PROVIDER).map(|_| self.run_lane(&connection, peer));
         let ended = futures_util::future::join_all(lanes).await;
@@ -178,7 +216,11 @@ impl Transfer {
     }
 
     /// One request after another to one peer. Ends when every piece is done or the peer failed.
-    async fn run_lane(&self, connection: &Connection, peer: EndpointId) -> (usize, Option<PeerFailure>) {
+    async fn run_lane(
+        &self,
+        connection: &Connection,
+        peer: EndpointId,
+    ) -> (usize, Option<PeerFailure>) {
         let mut changed = self.changed.subscribe();
         let mut served = 0;
         loop {
@@ -200,13 +242,19 @@ impl Transfer {
             let mut failure = None;
             match outcome {
                 Ok(bytes) => match self.keep(piece, bytes).await {
-                    Ok(()) => served += usize::from(self.pieces.lock().expect("no panic holds it").done(piece)),
+                    Ok(()) => {
+                        served +=
+                            usize::from(self.pieces.lock().expect("no panic holds it").done(piece))
+                    }
                     Err(error) => failure = Some(error),
                 },
                 Err(error) => failure = Some(error),
             }
             if failure.is_some() {
-                self.pieces.lock().expect("no panic holds it").put_back(piece);
+                self.pieces
+                    .lock()
+                    .expect("no panic holds it")
+                    .put_back(piece);
             }
             self.changed.send_modify(|count| *count += 1);
             if failure.is_some() {
@@ -225,18 +273,29 @@ impl Transfer {
     }
 
     /// Asks for one piece; the bytes that come back are verified.
-    async fn fetch_piece(&self, connection: &Connection, piece: u64) -> Result<Vec<u8>, PeerFailure> {
+    async fn fetch_piece(
+        &self,
+        connection: &Connection,
+        piece: u64,
+    ) -> Result<Vec<u8>, PeerFailure> {
         tokio::time::timeout(PIECE_TIMEOUT, self.request_piece(connection, piece))
             .await
             .unwrap_or_else(|_| Err(PeerFailure::Broken("too slow".into())))
     }
 
-    async fn request_piece(&self, connection: &Connection, piece: u64) -> Result<Vec<u8>, PeerFailure> {
+    async fn request_piece(
+        &self,
+        connection: &Connection,
+        piece: u64,
+    ) -> Result<Vec<u8>, PeerFailure> {
         let (start, end) = piece_range(piece, self.size);
         let ranges = ChunkRangesSeq::from_ranges([ChunkRanges::bytes(start..end)]);
         let request = GetRequest::new(self.hash, ranges);
         let broken = |error: &dyn std::fmt::Display| PeerFailure::Broken(error.to_string());
-        let connected = fsm::start(connection.clone(), request, Default::default()).next().await.map_err(|e| broken(&e))?;
+        let connected = fsm::start(connection.clone(), request, Default::default())
+            .next()
+            .await
+            .map_err(|e| broken(&e))?;
         let ConnectedNext::StartRoot(root) = connected.next().await.map_err(|e| broken(&e))? else {
             return Err(PeerFailure::Broken("unexpected answer".into()));
         };
@@ -244,18 +303,27 @@ impl Transfer {
             Ok(header) => header,
             Err(AtBlobHeaderNextError::NotFound { .. }) => return Err(PeerFailure::Missing),
             // A peer without the blob resets the stream.
-            Err(AtBlobHeaderNextError::Read { .. }) if connection.close_reason().is_none() => return Err(PeerFailure::Missing),
+            Err(AtBlobHeaderNextError::Read { .. }) if connection.close_reason().is_none() => {
+                return Err(PeerFailure::Missing);
+            }
             Err(error) => return Err(broken(&error)),
         };
         // Before anything is read or kept: the ledger's size bounds what a peer may send.
         if size != self.size {
             return Err(PeerFailure::WrongSize(size));
         }
-        let (_end, bytes) = content.concatenate_into_vec().await.map_err(|error| match error {
-            DecodeError::ParentHashMismatch { .. } | DecodeError::LeafHashMismatch { .. } => PeerFailure::WrongData,
-            DecodeError::ChunkNotFound { .. } | DecodeError::ParentNotFound { .. } | DecodeError::LeafNotFound { .. } => PeerFailure::Missing,
-            error => broken(&error),
-        })?;
+        let (_end, bytes) = content
+            .concatenate_into_vec()
+            .await
+            .map_err(|error| match error {
+                DecodeError::ParentHashMismatch { .. } | DecodeError::LeafHashMismatch { .. } => {
+                    PeerFailure::WrongData
+                }
+                DecodeError::ChunkNotFound { .. }
+                | DecodeError::ParentNotFound { .. }
+                | DecodeError::LeafNotFound { .. } => PeerFailure::Missing,
+                error => broken(&error),
+            })?;
         if bytes.len() as u64 != end - start {
             return Err(PeerFailure::WrongData);
         }
@@ -265,9 +333,15 @@ impl Transfer {
     async fn keep(&self, piece: u64, bytes: Vec<u8>) -> Result<(), PeerFailure> {
         let part = self.part.clone();
         let written = tokio::task::spawn_blocking(move || part.write_piece(piece, &bytes)).await;
-        written.map_err(std::io::Error::other).flatten().map_err(|error| {
-            let text = error.to_string();
-            PeerFailure::Local(text, matches!(ImageError::from(error), ImageError::DiskFull))
-        })
+        written
+            .map_err(std::io::Error::other)
+            .flatten()
+            .map_err(|error| {
+                let text = error.to_string();
+                PeerFailure::Local(
+                    text,
+                    matches!(ImageError::from(error), ImageError::DiskFull),
+                )
+            })
     }
 }

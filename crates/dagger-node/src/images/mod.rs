@@ -30,7 +30,10 @@ use iroh::{Endpoint, EndpointAddr, EndpointId};
 use iroh_blobs::{
     BlobFormat, BlobsProtocol, Hash,
     api::blobs::{AddPathOptions, ImportMode},
-    store::{GcConfig, fs::{FsStore, options::Options}},
+    store::{
+        GcConfig,
+        fs::{FsStore, options::Options},
+    },
 };
 
 use cache::Stamp;
@@ -53,7 +56,10 @@ pub struct ImagesLimits {
 
 impl Default for ImagesLimits {
     fn default() -> Self {
-        ImagesLimits { cache_bytes_max: 64 << 30, upload_bytes_max: 16 << 30 }
+        ImagesLimits {
+            cache_bytes_max: 64 << 30,
+            upload_bytes_max: 16 << 30,
+        }
     }
 }
 
@@ -71,7 +77,10 @@ impl std::fmt::Display for ImageSource {
         match self {
             ImageSource::Cache => f.write_str("cache"),
             ImageSource::Peers(peers) => {
-                let peers: Vec<_> = peers.iter().map(|peer| peer.fmt_short().to_string()).collect();
+                let peers: Vec<_> = peers
+                    .iter()
+                    .map(|peer| peer.fmt_short().to_string())
+                    .collect();
                 write!(f, "{}", peers.join("+"))
             }
         }
@@ -112,19 +121,34 @@ impl Images {
 
     /// Opens the store in `dir`. Left-overs of interrupted uploads are removed, interrupted transfers
     /// kept for resumption.
-    pub async fn open_with(dir: &Path, endpoint: Endpoint, limits: ImagesLimits) -> Result<Images, ImageError> {
+    pub async fn open_with(
+        dir: &Path,
+        endpoint: Endpoint,
+        limits: ImagesLimits,
+    ) -> Result<Images, ImageError> {
         let dir = std::path::absolute(dir)?;
         for sub in ["files", "parts", "index"] {
             tokio::fs::create_dir_all(dir.join(sub)).await?;
         }
         cache::remove_stale_parts(&dir.join("parts"))?;
         let mut options = Options::new(&dir.join("index"));
-        options.gc = Some(GcConfig { interval: INDEX_SWEEP_INTERVAL, add_protected: None });
+        options.gc = Some(GcConfig {
+            interval: INDEX_SWEEP_INTERVAL,
+            add_protected: None,
+        });
         let index = FsStore::load_with_opts(dir.join("index/blobs.db"), options)
             .await
             .map_err(|error| ImageError::Io(format!("cannot open the blob index: {error:#}")))?;
         let state = Mutex::new(State::default());
-        let images = Images { inner: Arc::new(Inner { dir, endpoint, index, limits, state }) };
+        let images = Images {
+            inner: Arc::new(Inner {
+                dir,
+                endpoint,
+                index,
+                limits,
+                state,
+            }),
+        };
         images.index_missing().await?;
         Ok(images)
     }
@@ -137,7 +161,8 @@ impl Images {
     /// Adds a local file. Returns its digest and size in bytes.
     pub async fn add_file(&self, path: &Path) -> Result<([u8; 32], u64), ImageError> {
         let file = tokio::fs::File::open(path).await?;
-        self.add_stream(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20)).await
+        self.add_stream(tokio_util::io::ReaderStream::with_capacity(file, 1 << 20))
+            .await
     }
 
     /// Adds a blob from a stream, e.g. an upload. Returns its digest and size in bytes. Blobs added
@@ -147,7 +172,11 @@ impl Images {
         stream: impl Stream<Item = std::io::Result<Bytes>>,
     ) -> Result<([u8; 32], u64), ImageError> {
         let used = self.used_bytes()?;
-        let room = self.inner.limits.cache_bytes_max.saturating_sub(self.pinned_bytes()?);
+        let room = self
+            .inner
+            .limits
+            .cache_bytes_max
+            .saturating_sub(self.pinned_bytes()?);
         let bytes_max = self.inner.limits.upload_bytes_max.min(room);
         let number = {
             let mut state = self.state();
@@ -161,7 +190,10 @@ impl Images {
         while let Some(bytes) = stream.next().await {
             upload.write(bytes?).await?;
             if upload.size() > bytes_max {
-                return Err(ImageError::StoreFull { used, max: self.inner.limits.cache_bytes_max });
+                return Err(ImageError::StoreFull {
+                    used,
+                    max: self.inner.limits.cache_bytes_max,
+                });
             }
         }
         let size = upload.size();
@@ -197,14 +229,19 @@ impl Images {
         if let Some(path) = self.verified_or_dropped(digest).await? {
             let found = std::fs::metadata(&path)?.len();
             if found != size {
-                return Err(ImageError::SizeMismatch(format!("the blob has {found} bytes, the manifest says {size}")));
+                return Err(ImageError::SizeMismatch(format!(
+                    "the blob has {found} bytes, the manifest says {size}"
+                )));
             }
             cache::touch(&path);
             return Ok((path, ImageSource::Cache));
         }
         self.make_room(size, digest)?;
         let own = self.inner.endpoint.id();
-        let providers: Vec<_> = providers.into_iter().filter(|provider| provider.id != own).collect();
+        let providers: Vec<_> = providers
+            .into_iter()
+            .filter(|provider| provider.id != own)
+            .collect();
         let peers = self.receive(digest, size, providers).await?;
         Ok((self.path(digest), ImageSource::Peers(peers)))
     }
@@ -236,21 +273,41 @@ impl Images {
     }
 
     /// Fetches into a part file and moves it into place once its hash was checked as a whole.
-    async fn receive(&self, digest: [u8; 32], size: u64, providers: Vec<EndpointAddr>) -> Result<Vec<EndpointId>, ImageError> {
-        let part_path = self.inner.dir.join(format!("parts/{}.part", hex::encode(digest)));
+    async fn receive(
+        &self,
+        digest: [u8; 32],
+        size: u64,
+        providers: Vec<EndpointAddr>,
+    ) -> Result<Vec<EndpointId>, ImageError> {
+        let part_path = self
+            .inner
+            .dir
+            .join(format!("parts/{}.part", hex::encode(digest)));
         let (part, present) = PartFile::open(part_path.clone(), size)?;
         let part = Arc::new(part);
-        let peers = fetch::fetch(&self.inner.endpoint, digest, size, part.clone(), present, providers).await?;
+        let peers = fetch::fetch(
+            &self.inner.endpoint,
+            digest,
+            size,
+            part.clone(),
+            present,
+            providers,
+        )
+        .await?;
         // The pieces were verified on arrival; this catches a disk that changed them since, e.g. in a
         // crash between two attempts.
         let found = cache::hash_file(part_path.clone()).await?;
         if found != digest {
             part::discard(&part_path)?;
             let found = hex::encode(found);
-            return Err(ImageError::DigestMismatch(format!("the stored pieces hash to {found}; they were dropped")));
+            return Err(ImageError::DigestMismatch(format!(
+                "the stored pieces hash to {found}; they were dropped"
+            )));
         }
         let target = self.path(digest);
-        tokio::task::spawn_blocking(move || part.finish(&target)).await.map_err(std::io::Error::other)??;
+        tokio::task::spawn_blocking(move || part.finish(&target))
+            .await
+            .map_err(std::io::Error::other)??;
         self.index_file(digest).await?;
         Ok(peers)
     }
@@ -284,12 +341,25 @@ impl Images {
     async fn index_file(&self, digest: [u8; 32]) -> Result<(), ImageError> {
         let path = self.path(digest);
         let stamp = Stamp::of(&path)?;
-        let options = AddPathOptions { path, format: BlobFormat::Raw, mode: ImportMode::TryReference };
-        let added = self.inner.index.blobs().add_path_with_opts(options).with_named_tag(hex::encode(digest)).await;
-        let added = added.map_err(|error| ImageError::Io(format!("cannot index the blob: {error:#}")))?;
+        let options = AddPathOptions {
+            path,
+            format: BlobFormat::Raw,
+            mode: ImportMode::TryReference,
+        };
+        let added = self
+            .inner
+            .index
+            .blobs()
+            .add_path_with_opts(options)
+            .with_named_tag(hex::encode(digest))
+            .await;
+        let added =
+            added.map_err(|error| ImageError::Io(format!("cannot index the blob: {error:#}")))?;
         if added.hash != Hash::from(digest) {
             self.forget(digest)?;
-            return Err(ImageError::DigestMismatch("the file changed while it was stored".into()));
+            return Err(ImageError::DigestMismatch(
+                "the file changed while it was stored".into(),
+            ));
         }
         self.state().verified.insert(digest, stamp);
         Ok(())
@@ -319,7 +389,10 @@ impl Images {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().expect("no panic holds the image state")
+        self.inner
+            .state
+            .lock()
+            .expect("no panic holds the image state")
     }
 
     fn files(&self) -> PathBuf {

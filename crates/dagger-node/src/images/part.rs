@@ -32,7 +32,12 @@ impl PartFile {
         let have_path = path.with_extension("have");
         let pieces = piece_count(size) as usize;
         let open = |path: &Path| {
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
         };
         let data = open(&path)?;
         let have = open(&have_path)?;
@@ -46,13 +51,25 @@ impl PartFile {
             have.set_len(pieces as u64)?;
         }
         let present = record.iter().map(|&byte| byte == 1).collect();
-        Ok((PartFile { data, have, path, have_path, size }, present))
+        Ok((
+            PartFile {
+                data,
+                have,
+                path,
+                have_path,
+                size,
+            },
+            present,
+        ))
     }
 
     /// Writes one verified piece and records it. Blocking.
     pub(super) fn write_piece(&self, piece: u64, bytes: &[u8]) -> io::Result<()> {
         assert!(piece < piece_count(self.size));
-        assert_eq!(bytes.len() as u64, piece_range(piece, self.size).1 - piece_range(piece, self.size).0);
+        assert_eq!(
+            bytes.len() as u64,
+            piece_range(piece, self.size).1 - piece_range(piece, self.size).0
+        );
         write_sparse_at(&self.data, bytes, piece * PIECE_BYTES)?;
         self.have.write_all_at(&[1], piece)
     }
@@ -96,8 +113,16 @@ pub(super) fn write_sparse_at(file: &File, bytes: &[u8], offset: u64) -> io::Res
     let is_hole = |block: &[u8]| block.iter().all(|&byte| byte == 0);
     while written < bytes.len() {
         let rest = &bytes[written..];
-        let hole = rest.chunks(HOLE_BYTES).take_while(|block| is_hole(block)).map(<[u8]>::len).sum::<usize>();
-        let data = rest[hole..].chunks(HOLE_BYTES).take_while(|block| !is_hole(block)).map(<[u8]>::len).sum::<usize>();
+        let hole = rest
+            .chunks(HOLE_BYTES)
+            .take_while(|block| is_hole(block))
+            .map(<[u8]>::len)
+            .sum::<usize>();
+        let data = rest[hole..]
+            .chunks(HOLE_BYTES)
+            .take_while(|block| !is_hole(block))
+            .map(<[u8]>::len)
+            .sum::<usize>();
         file.write_all_at(&rest[hole..hole + data], offset + (written + hole) as u64)?;
         written += hole + data;
     }

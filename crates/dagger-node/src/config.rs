@@ -1,0 +1,167 @@
+//! `node.toml`: what an operator may choose for one node, with defaults that suit most.
+//!
+//! Rules of the network (leases, heartbeats, committee) are in the genesis file and on the ledger,
+//! never here: two nodes with different settings must still agree.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::NodeError;
+
+/// How much a write must survive before a node counts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// On the device before anything is sent: survives a power cut.
+    #[default]
+    Fsync,
+    /// With the kernel: survives a crash of the process only. For `dagger dev` and benchmarks.
+    Os,
+}
+
+/// The settings of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// Where everything of this node lives. Not in the file: it is where the file is.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+    /// Name in logs and `status`; nothing depends on it.
+    #[serde(default = "default_name")]
+    pub name: String,
+    /// UDP address of the node's one socket.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// TCP address of the HTTP API; absent means no API.
+    #[serde(default = "default_api", skip_serializing_if = "Option::is_none")]
+    pub api: Option<SocketAddr>,
+    /// What a write must survive.
+    #[serde(default)]
+    pub durability: Durability,
+    /// Run VMs on this host, if the ledger knows a machine with this node's key.
+    #[serde(default = "default_true")]
+    pub machine: bool,
+    /// The program that is started as a VM's shim; absent means this program itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shim_exe: Option<PathBuf>,
+    /// Addresses of other nodes by node key (hex), besides those in the genesis file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, Vec<SocketAddr>>,
+    /// Bounds on disk use.
+    #[serde(default)]
+    pub store: StoreConfig,
+}
+
+/// Settings of the event log and the state on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// A segment of the event log is closed once it is this large.
+    #[serde(default = "default_segment_bytes")]
+    pub segment_bytes: u64,
+    /// Keep every event (auditors), or prune what a certified state on disk covers.
+    #[serde(default)]
+    pub retain: Retain,
+    /// Commits between two snapshots of the ledger at most.
+    #[serde(default = "default_snapshot_commits")]
+    pub snapshot_commits: u64,
+}
+
+/// Which events a node keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Retain {
+    /// Everything since genesis.
+    #[default]
+    All,
+    /// What recovery and peers that lag need.
+    Recent,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: default_segment_bytes(),
+            retain: Retain::default(),
+            snapshot_commits: default_snapshot_commits(),
+        }
+    }
+}
+
+fn default_name() -> String {
+    "node".into()
+}
+fn default_listen() -> SocketAddr {
+    (Ipv4Addr::UNSPECIFIED, 7400).into()
+}
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "serde calls it for an optional field"
+)]
+fn default_api() -> Option<SocketAddr> {
+    Some((Ipv4Addr::LOCALHOST, 7480).into())
+}
+fn default_true() -> bool {
+    true
+}
+fn default_segment_bytes() -> u64 {
+    64 << 20
+}
+fn default_snapshot_commits() -> u64 {
+    10_000
+}
+
+impl NodeConfig {
+    /// Defaults for a node in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        let mut config: Self = toml::from_str("").expect("every setting has a default");
+        config.data_dir = data_dir.into();
+        config
+    }
+
+    /// Reads `<data_dir>/node.toml`.
+    ///
+    /// # Errors
+    /// `E_CONFIG_INVALID` with the line and what is wrong with it.
+    pub fn load(data_dir: &Path) -> Result<Self, NodeError> {
+        let path = data_dir.join("node.toml");
+        let invalid = |detail: String| NodeError::ConfigInvalid {
+            path: path.clone(),
+            detail,
+        };
+        let text = fs::read_to_string(&path).map_err(|e| {
+            invalid(format!(
+                "cannot read it ({e}); make a node directory with `dagger node init`"
+            ))
+        })?;
+        let mut config: Self = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
+        data_dir.clone_into(&mut config.data_dir);
+        for key in config.peers.keys() {
+            let mut bytes = [0u8; 32];
+            hex::decode_to_slice(key, &mut bytes).map_err(|_| {
+                invalid(format!(
+                    "[peers] {key:?} is not a node key of 64 hex digits"
+                ))
+            })?;
+        }
+        Ok(config)
+    }
+
+    /// Writes `<data_dir>/node.toml`.
+    ///
+    /// # Errors
+    /// `E_IO`, `E_DISK_FULL`.
+    pub fn save(&self) -> Result<(), NodeError> {
+        let path = self.data_dir.join("node.toml");
+        let text = toml::to_string_pretty(self).expect("the configuration is plain data");
+        fs::create_dir_all(&self.data_dir)
+            .map_err(|e| NodeError::io("create", &self.data_dir, e))?;
+        fs::write(&path, text).map_err(|e| NodeError::io("write", &path, e))
+    }
+}

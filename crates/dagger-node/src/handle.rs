@@ -1,0 +1,369 @@
+//! What the rest of the daemon (HTTP API, host agent, tunnel) sees of a running node.
+//!
+//! Must not live here: how the node does it. This is reading shared state and handing transactions on.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use dagger_client::api::{AcceptedStage, EventName, NodeStatus, TransactionStatus};
+use dagger_ledger::{
+    Change, CheckedTransaction, Code, Digest, Genesis, Key, Ledger, MachineId, Outcome,
+    SignedTransaction,
+};
+use iroh::{Endpoint, EndpointAddr, EndpointId};
+use shadowgraph::{Checkpoint, CheckpointCertificate, Committee, EventRef, MemberIndex};
+use tokio::sync::broadcast;
+
+use crate::{
+    clock::Clock, config::NodeConfig, error::SubmitError, metrics::Metrics, replica::ReplicaHandle,
+    transactions::Transactions, transport::Links,
+};
+
+/// Executed commits that a node keeps for streams that resume.
+const COMMITS_KEPT: usize = 4096;
+/// A transaction that was accepted this long ago and has no outcome is proposed again if it comes again.
+const RESUBMIT_AFTER_MS: u64 = 10_000;
+
+/// A transaction this node has taken and will propose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Digest of its body.
+    pub digest: Digest,
+    /// When it was taken, by this node's clock.
+    pub at_ms: u64,
+}
+
+/// One executed commit.
+#[derive(Debug, Clone)]
+pub struct CommitRecord {
+    /// Its index; the cursor of streams.
+    pub index: u64,
+    /// Ledger time.
+    pub time_ms: u64,
+    /// Its chained digest.
+    pub digest: Digest,
+    /// Its leader.
+    pub leader: EventName,
+    /// What became of its transactions, in order.
+    pub outcomes: Vec<Outcome>,
+    /// The kind of action of each, where it could be read.
+    pub actions: Vec<Option<&'static str>>,
+    /// What it changed, in order.
+    pub changes: Vec<Change>,
+}
+
+/// The last checkpoint as this node computed it.
+#[derive(Debug, Clone)]
+pub(crate) struct OwnCheckpoint {
+    pub checkpoint: Checkpoint,
+    pub certificate: Option<CheckpointCertificate>,
+}
+
+/// State that the parts of a node share. Locks are held for memory accesses only, never across an await or a disk.
+pub(crate) struct Shared {
+    pub config: NodeConfig,
+    pub genesis: Genesis,
+    pub committee: Committee,
+    pub seat: Option<MemberIndex>,
+    pub name: String,
+    pub node_key: ed25519_consensus::SigningKey,
+    pub clock: Clock,
+    pub started_at_ms: u64,
+    pub ledger: RwLock<Ledger>,
+    pub transactions: Mutex<Transactions>,
+    pub commits: Mutex<VecDeque<Arc<CommitRecord>>>,
+    pub changes: broadcast::Sender<Arc<CommitRecord>>,
+    pub replica: ReplicaHandle,
+    pub endpoint: Endpoint,
+    pub links: Links,
+    /// 0 for none.
+    pub lease_deadline_boottime_ms: AtomicU64,
+    pub executed_transactions: AtomicU64,
+    pub checkpoint: Mutex<Option<OwnCheckpoint>>,
+    /// What keeps the node from doing its whole job, by code.
+    pub problems: Mutex<BTreeMap<&'static str, String>>,
+    pub metrics: Metrics,
+}
+
+impl Shared {
+    /// Name of the operator that holds a seat.
+    pub fn seat_name(&self, seat: MemberIndex) -> String {
+        self.genesis
+            .operators
+            .get(seat.0 as usize)
+            .map_or_else(|| format!("member-{}", seat.0), |o| o.name.clone())
+    }
+
+    /// An event's name with that of its creator.
+    pub fn event_name(&self, event: &EventRef) -> EventName {
+        EventName {
+            round: event.round.0,
+            creator: event.creator.0,
+            creator_name: self.seat_name(event.creator),
+            digest: event.digest.to_string(),
+        }
+    }
+
+    /// Notes or clears a standing problem.
+    pub fn set_problem(&self, code: &'static str, text: Option<String>) {
+        let mut problems = self.problems.lock().expect("no holder panics");
+        match text {
+            Some(text) => {
+                problems.insert(code, text);
+            }
+            None => {
+                problems.remove(code);
+            }
+        }
+    }
+
+    /// Makes an executed commit visible.
+    pub fn publish(&self, record: CommitRecord) {
+        let record = Arc::new(record);
+        let mut commits = self.commits.lock().expect("no holder panics");
+        commits.push_back(Arc::clone(&record));
+        if commits.len() > COMMITS_KEPT {
+            commits.pop_front();
+        }
+        drop(commits);
+        // Nobody may be listening.
+        let _ = self.changes.send(record);
+    }
+}
+
+/// A running node. Cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl NodeHandle {
+    /// Takes a transaction: checks its form, signature and admission, then proposes it.
+    ///
+    /// Handing in the same one again is safe and answers the same.
+    ///
+    /// # Errors
+    /// The ledger's code if it would be refused whatever happens; `E_POOL_FULL` if this node has too much waiting;
+    /// `E_NO_MEMBER` if this node has no seat and reaches none that has.
+    pub async fn submit(&self, transaction: SignedTransaction) -> Result<Accepted, SubmitError> {
+        let shared = &self.shared;
+        let wire = transaction.to_wire();
+        let checked = CheckedTransaction::check(&shared.genesis.chain_id, &wire);
+        checked
+            .code()
+            .map_err(|code| refusal(code, checked.detail()))?;
+        let digest = checked.digest();
+        let now_ms = shared.clock.now_ms();
+        if let Some(earlier) = self.accepted_before(&digest, now_ms) {
+            return Ok(earlier);
+        }
+        shared
+            .ledger
+            .read()
+            .expect("no holder panics")
+            .check_admission(&checked)
+            .map_err(|code| refusal(code, ""))?;
+        let stage = AcceptedStage {
+            node: shared.name.clone(),
+            at_ms: now_ms,
+        };
+        let stage = shared
+            .transactions
+            .lock()
+            .expect("no holder panics")
+            .accepted(digest, stage);
+        let sent = if shared.seat.is_some() {
+            shared.replica.submit(wire.into()).await
+        } else {
+            shared.links.forward(&wire)
+        };
+        if let Err(error) = sent {
+            shared
+                .transactions
+                .lock()
+                .expect("no holder panics")
+                .refused(&digest);
+            return Err(error);
+        }
+        Ok(Accepted {
+            digest,
+            at_ms: stage.at_ms,
+        })
+    }
+
+    fn accepted_before(&self, digest: &Digest, now_ms: u64) -> Option<Accepted> {
+        let status = self.transaction(digest)?;
+        let at_ms = status.accepted.map_or(now_ms, |a| a.at_ms);
+        let settled = status.outcome.is_some() || now_ms.saturating_sub(at_ms) < RESUBMIT_AFTER_MS;
+        (settled && (status.outcome.is_some() || at_ms != now_ms)).then_some(Accepted {
+            digest: *digest,
+            at_ms,
+        })
+    }
+
+    /// [`Self::submit`], then waits until it is executed here.
+    ///
+    /// # Errors
+    /// As `submit`; `E_TIMEOUT` if that takes longer than `timeout` (it may still be executed later).
+    pub async fn submit_and_wait(
+        &self,
+        transaction: SignedTransaction,
+        timeout: Duration,
+    ) -> Result<TransactionStatus, SubmitError> {
+        let accepted = self.submit(transaction).await?;
+        self.wait_executed(&accepted.digest, timeout).await.ok_or_else(|| {
+            SubmitError::new(
+                "E_TIMEOUT",
+                "the transaction was taken but is not in order yet; ask again for it by its digest before sending another",
+            )
+        })
+    }
+
+    /// Waits until a transaction is executed here; `None` after `timeout`.
+    pub async fn wait_executed(
+        &self,
+        digest: &Digest,
+        timeout: Duration,
+    ) -> Option<TransactionStatus> {
+        let until = tokio::time::Instant::now() + timeout;
+        loop {
+            let waiter = {
+                let mut transactions = self.shared.transactions.lock().expect("no holder panics");
+                if transactions.is_executed(digest) {
+                    return transactions.status(digest);
+                }
+                transactions.wait(*digest)
+            };
+            match waiter {
+                // An error means that the entry fell out of the window: look again.
+                Some(waiter) => drop(tokio::time::timeout_at(until, waiter).await.ok()?),
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+            if tokio::time::Instant::now() >= until {
+                return None;
+            }
+        }
+    }
+
+    /// What this node knows of a transaction.
+    pub fn transaction(&self, digest: &Digest) -> Option<TransactionStatus> {
+        self.shared
+            .transactions
+            .lock()
+            .expect("no holder panics")
+            .status(digest)
+    }
+
+    /// Reads the ledger. Keep it short: execution waits meanwhile.
+    pub fn read<R>(&self, f: impl FnOnce(&Ledger) -> R) -> R {
+        f(&self.shared.ledger.read().expect("no holder panics"))
+    }
+
+    /// Every commit executed from now on. A receiver that lags loses the oldest: go on with [`Self::commits`].
+    pub fn changes(&self) -> broadcast::Receiver<Arc<CommitRecord>> {
+        self.shared.changes.subscribe()
+    }
+
+    /// Executed commits with index >= `from`, ascending, at most `limit`, as far as this node still keeps them.
+    pub fn commits(&self, from: u64, limit: usize) -> Vec<Arc<CommitRecord>> {
+        let commits = self.shared.commits.lock().expect("no holder panics");
+        let start = commits.partition_point(|c| c.index < from);
+        commits.range(start..).take(limit).cloned().collect()
+    }
+
+    /// What the node says of itself.
+    pub fn status(&self) -> NodeStatus {
+        crate::status::node_status(&self.shared)
+    }
+
+    /// Signs the reports and attestations of this node.
+    pub fn node_key(&self) -> &ed25519_consensus::SigningKey {
+        &self.shared.node_key
+    }
+
+    /// This node's machine, if the ledger knows one with its key.
+    pub fn machine(&self) -> Option<MachineId> {
+        let key = Key(self.shared.node_key.verification_key().to_bytes());
+        self.read(|ledger| ledger.machine_by_node_key(&key).map(|m| m.id))
+    }
+
+    /// The network.
+    pub fn chain_id(&self) -> Digest {
+        self.shared.genesis.chain_id
+    }
+
+    /// The genesis document.
+    pub fn genesis(&self) -> &Genesis {
+        &self.shared.genesis
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &NodeConfig {
+        &self.shared.config
+    }
+
+    /// Name of the node in logs and views.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The node's clock, ms since the Unix epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
+    /// Until when (`CLOCK_BOOTTIME`) this machine may run its VMs, as far as its rivals' attestations prove.
+    /// `None`: nothing is proven yet, or there are no rivals who could.
+    pub fn lease_deadline_boottime_ms(&self) -> Option<u64> {
+        match self
+            .shared
+            .lease_deadline_boottime_ms
+            .load(Ordering::Relaxed)
+        {
+            0 => None,
+            deadline => Some(deadline),
+        }
+    }
+
+    /// The node's one network endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.shared.endpoint
+    }
+
+    /// Where to dial a node; `None` if the key is not one. The address list is empty if only a present connection leads there.
+    pub fn addr_of(&self, node_key: &Key) -> Option<EndpointAddr> {
+        let id = EndpointId::from_bytes(&node_key.0).ok()?;
+        let addresses: Vec<SocketAddr> = self.shared.links.addresses(node_key);
+        Some(
+            addresses
+                .into_iter()
+                .fold(EndpointAddr::new(id), EndpointAddr::with_ip_addr),
+        )
+    }
+
+    /// The node's metrics in the Prometheus text format.
+    pub fn metrics(&self) -> String {
+        crate::status::metrics_text(&self.shared)
+    }
+
+    /// Shows a standing problem in `status` (or takes it back): a machine without QEMU, a disk that is full.
+    pub fn set_problem(&self, code: &'static str, text: Option<String>) {
+        self.shared.set_problem(code, text);
+    }
+}
+
+fn refusal(code: Code, detail: &str) -> SubmitError {
+    let text = if detail.is_empty() {
+        code.text().to_owned()
+    } else {
+        format!("{} ({detail})", code.text())
+    };
+    SubmitError::new(code.as_str(), text)
+}

@@ -1,0 +1,5 @@
+//! The node's own metrics.
+
+/// Counters and gauges.
+#[derive(Default)]
+pub struct Metrics {}

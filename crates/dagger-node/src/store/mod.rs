@@ -1,0 +1,18 @@
+//! What a node keeps on disk of the graph: an append-only log of events.
+//!
+//! A log is a directory of segments; a segment is a header and records in the order in which the
+//! replica gave them out, which is causal. Every record carries checksums of its header and of its
+//! body, so that a torn tail (the process or the power went away while writing) and damage (bytes that
+//! were once good) are told apart: the first is cut, the second is refused and named.
+//!
+//! What must not live here: what an event means. The log sees a key and bytes.
+
+mod log;
+mod record;
+mod segment;
+
+#[cfg(test)]
+mod log_tests;
+
+pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
+pub use record::EventKey;

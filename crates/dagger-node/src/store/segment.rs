@@ -1,0 +1,274 @@
+//! One segment: reading it from end to end, and the sorted index file beside a closed one.
+//!
+//! The index file is a cache: if it is missing or its checksum does not match, the segment is scanned
+//! again. `<number>.idx` = entries (round u64 | creator u16 | digest 32 | offset u64 | body length u32)
+//! sorted by key, then the segment's length u64 and a crc32c of all before it.
+
+use std::{
+    fs,
+    io::{BufReader, Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use super::record::{
+    EventKey, HeaderRead, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, array, check_segment_header,
+    decode_record_header,
+};
+use crate::{data_dir::write_atomically, error::NodeError};
+
+const INDEX_ENTRY_BYTES: usize = 8 + 2 + 32 + 8 + 4;
+
+/// Where a record is within its segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub key: EventKey,
+    /// Offset of the record's header.
+    pub offset: u64,
+    pub body_bytes: u32,
+}
+
+/// A segment on disk.
+#[derive(Debug, Clone)]
+pub struct SegmentFile {
+    pub number: u64,
+    pub path: PathBuf,
+}
+
+impl SegmentFile {
+    pub fn new(dir: &Path, number: u64) -> Self {
+        Self {
+            number,
+            path: dir.join(format!("{number:010}.log")),
+        }
+    }
+
+    pub fn index_path(&self) -> PathBuf {
+        self.path.with_extension("idx")
+    }
+
+    fn damaged(&self, offset: u64, detail: impl Into<String>) -> NodeError {
+        NodeError::StoreDamaged {
+            path: self.path.clone(),
+            offset,
+            detail: detail.into(),
+        }
+    }
+
+    /// All segments of a directory, ascending and without a gap.
+    pub fn list(dir: &Path) -> Result<Vec<Self>, NodeError> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(dir).map_err(|e| NodeError::io("list", dir, e))? {
+            let path = entry.map_err(|e| NodeError::io("list", dir, e))?.path();
+            if path.extension().is_some_and(|e| e == "log") {
+                let number = path
+                    .file_stem()
+                    .and_then(|s| s.to_str())
+                    .and_then(|s| s.parse::<u64>().ok());
+                numbers.extend(number);
+            }
+        }
+        numbers.sort_unstable();
+        if let Some(gap) = numbers.windows(2).find(|w| w[1] != w[0] + 1) {
+            let missing = Self::new(dir, gap[0] + 1);
+            return Err(missing.damaged(0, "this segment of the event log is missing"));
+        }
+        Ok(numbers.into_iter().map(|n| Self::new(dir, n)).collect())
+    }
+
+    /// Reads every record in order.
+    pub fn records(&self, chain_id: &[u8; 32]) -> Result<Records, NodeError> {
+        let file = fs::File::open(&self.path).map_err(|e| NodeError::io("open", &self.path, e))?;
+        let file_bytes = file
+            .metadata()
+            .map_err(|e| NodeError::io("look at", &self.path, e))?
+            .len();
+        let mut reader = BufReader::with_capacity(1 << 20, file);
+        let mut header = [0u8; SEGMENT_HEADER_BYTES];
+        if file_bytes >= SEGMENT_HEADER_BYTES as u64 {
+            reader
+                .read_exact(&mut header)
+                .map_err(|e| NodeError::io("read", &self.path, e))?;
+        }
+        if header.iter().all(|b| *b == 0) {
+            // Created, but the power went before its header was on disk: nothing was ever in it.
+            return Ok(Records {
+                segment: self.clone(),
+                reader,
+                file_bytes,
+                offset: 0,
+                headless: true,
+            });
+        }
+        check_segment_header(&self.path, &header, chain_id, self.number)?;
+        Ok(Records {
+            segment: self.clone(),
+            reader,
+            file_bytes,
+            offset: SEGMENT_HEADER_BYTES as u64,
+            headless: false,
+        })
+    }
+
+    /// The index of a closed segment, from its file or by scanning.
+    pub fn index(&self, chain_id: &[u8; 32]) -> Result<Vec<Place>, NodeError> {
+        if let Some(places) = self.read_index() {
+            return Ok(places);
+        }
+        let mut records = self.records(chain_id)?;
+        let mut places = Vec::new();
+        loop {
+            match records.next_record()? {
+                Next::Record(place, _) => places.push(place),
+                Next::End => break,
+                Next::Torn(offset) => {
+                    return Err(self.damaged(offset, "a closed segment ends within a record"));
+                }
+            }
+        }
+        places.sort_unstable_by_key(|p| p.key);
+        self.write_index(&places, records.offset)?;
+        Ok(places)
+    }
+
+    fn read_index(&self) -> Option<Vec<Place>> {
+        let bytes = fs::read(self.index_path()).ok()?;
+        let segment_bytes = fs::metadata(&self.path).ok()?.len();
+        let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        let (entries, length) = body.split_at_checked(body.len().checked_sub(8)?)?;
+        if crc32c::crc32c(body) != u32::from_le_bytes(array(crc))
+            || u64::from_le_bytes(array(length)) != segment_bytes
+            || entries.len() % INDEX_ENTRY_BYTES != 0
+        {
+            return None;
+        }
+        let place = |e: &[u8]| Place {
+            key: EventKey {
+                round: u64::from_le_bytes(array(&e[0..8])),
+                creator: u16::from_le_bytes(array(&e[8..10])),
+                digest: array(&e[10..42]),
+            },
+            offset: u64::from_le_bytes(array(&e[42..50])),
+            body_bytes: u32::from_le_bytes(array(&e[50..54])),
+        };
+        Some(entries.chunks_exact(INDEX_ENTRY_BYTES).map(place).collect())
+    }
+
+    /// Writes the index of this segment, which is `segment_bytes` long and will not change any more.
+    pub fn write_index(&self, sorted: &[Place], segment_bytes: u64) -> Result<(), NodeError> {
+        let mut out = Vec::with_capacity(sorted.len() * INDEX_ENTRY_BYTES + 12);
+        for place in sorted {
+            out.extend_from_slice(&place.key.round.to_le_bytes());
+            out.extend_from_slice(&place.key.creator.to_le_bytes());
+            out.extend_from_slice(&place.key.digest);
+            out.extend_from_slice(&place.offset.to_le_bytes());
+            out.extend_from_slice(&place.body_bytes.to_le_bytes());
+        }
+        out.extend_from_slice(&segment_bytes.to_le_bytes());
+        let crc = crc32c::crc32c(&out);
+        out.extend_from_slice(&crc.to_le_bytes());
+        write_atomically(&self.index_path(), &out)
+    }
+}
+
+/// One step of reading a segment.
+pub enum Next {
+    Record(Place, Vec<u8>),
+    /// The segment ends here, on the border of a record.
+    End,
+    /// The segment ends within a record that starts at this offset: writing it was interrupted.
+    Torn(u64),
+}
+
+/// Reads a segment from its start.
+pub struct Records {
+    segment: SegmentFile,
+    reader: BufReader<fs::File>,
+    file_bytes: u64,
+    /// Where the next record starts; after the last one, the length of the good part.
+    pub offset: u64,
+    headless: bool,
+}
+
+impl Records {
+    /// Continues at `offset`, the start of a record.
+    pub fn seek(&mut self, offset: u64) -> Result<(), NodeError> {
+        self.offset = offset;
+        self.reader
+            .seek(SeekFrom::Start(offset))
+            .map_err(|e| NodeError::io("read", &self.segment.path, e))?;
+        Ok(())
+    }
+
+    /// The next record.
+    ///
+    /// # Errors
+    /// `E_STORE_DAMAGED` if bytes that were once a record no longer are one.
+    pub fn next_record(&mut self) -> Result<Next, NodeError> {
+        if self.headless {
+            return Ok(if self.file_bytes == 0 {
+                Next::End
+            } else {
+                Next::Torn(0)
+            });
+        }
+        let left = self.file_bytes - self.offset;
+        if left == 0 {
+            return Ok(Next::End);
+        }
+        if left < RECORD_HEADER_BYTES as u64 {
+            return Ok(Next::Torn(self.offset));
+        }
+        let mut header = [0u8; RECORD_HEADER_BYTES];
+        self.fill(&mut header)?;
+        let header = match decode_record_header(&header) {
+            HeaderRead::Good(header) => header,
+            HeaderRead::Zeros => return Ok(Next::Torn(self.offset)),
+            // A record has a body that is not all zeros: a header with nothing behind it was never whole.
+            HeaderRead::Bad(_) if self.only_zeros_follow()? => return Ok(Next::Torn(self.offset)),
+            HeaderRead::Bad(why) => return Err(self.segment.damaged(self.offset, why)),
+        };
+        if left < RECORD_HEADER_BYTES as u64 + u64::from(header.body_bytes) {
+            return Ok(Next::Torn(self.offset));
+        }
+        let mut body = vec![0u8; header.body_bytes as usize];
+        self.fill(&mut body)?;
+        if crc32c::crc32c(&body) != header.body_crc {
+            if body.ends_with(&[0; 16]) && self.only_zeros_follow()? {
+                return Ok(Next::Torn(self.offset));
+            }
+            return Err(self.segment.damaged(
+                self.offset,
+                "the checksum of a record does not match: a bit has flipped",
+            ));
+        }
+        let place = Place {
+            key: header.key,
+            offset: self.offset,
+            body_bytes: header.body_bytes,
+        };
+        self.offset += RECORD_HEADER_BYTES as u64 + u64::from(header.body_bytes);
+        Ok(Next::Record(place, body))
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), NodeError> {
+        self.reader
+            .read_exact(buffer)
+            .map_err(|e| NodeError::io("read", &self.segment.path, e))
+    }
+
+    /// Whether nothing or only zeros follow: blocks that never reached the disk.
+    fn only_zeros_follow(&mut self) -> Result<bool, NodeError> {
+        let mut block = [0u8; 4096];
+        loop {
+            match self
+                .reader
+                .read(&mut block)
+                .map_err(|e| NodeError::io("read", &self.segment.path, e))?
+            {
+                0 => return Ok(true),
+                n if block[..n].iter().any(|b| *b != 0) => return Ok(false),
+                _ => {}
+            }
+        }
+    }
+}
