@@ -35,6 +35,11 @@ impl SecretKey {
         self.0.sign(message).to_bytes()
     }
 
+    /// The key in the form that the ledger's library signs with.
+    pub fn signing(&self) -> &ed25519_consensus::SigningKey {
+        &self.0
+    }
+
     /// The seed itself. For key files and for libraries that must sign by themselves.
     pub fn expose(&self) -> &[u8; 32] {
         self.0.as_bytes()

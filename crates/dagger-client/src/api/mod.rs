@@ -39,7 +39,8 @@ impl ErrorBody {
 /// A stable code for programs and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
-    /// Stable, upper-case, never reused for another meaning.
+    /// Stable and never reused for another meaning: `name_taken` and the like from the ledger, `E_...`
+    /// from a node or a client.
     pub code: String,
     /// What happened and what to do about it.
     pub text: String,
@@ -52,4 +53,11 @@ pub struct BlobStored {
     pub digest: String,
     /// How many bytes.
     pub size_bytes: u64,
+}
+
+/// A blob that a node holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BlobHeld {
+    /// BLAKE3 digest of the bytes, hex.
+    pub digest: String,
 }

@@ -50,8 +50,10 @@ pub struct MachineView {
     pub node_key: String,
     /// Processor architecture.
     pub arch: String,
-    /// `ready`, `unheard` (not enough rivals hear it: nothing new is placed there), `lapsed`, `draining`, `removed`.
+    /// `joining` (too few rivals have heard it yet), `up` or `lost` (its lease lapsed).
     pub state: String,
+    /// Nothing new is placed there, and what may move is moved.
+    pub draining: bool,
     /// What it offers.
     pub capacity: Resources,
     /// What its VMs take of that.
@@ -62,9 +64,10 @@ pub struct MachineView {
     pub vms: u32,
     /// Operators, other than its own, that attest to hearing it.
     pub heard_by: Vec<String>,
-    /// Ledger time up to which its rivals have renewed its lease.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub renewed_ms: Option<u64>,
+    /// Ledger time since which it is in that state.
+    pub state_since_ms: u64,
+    /// How often its lease has lapsed.
+    pub lapses: u32,
 }
 
 /// An account.

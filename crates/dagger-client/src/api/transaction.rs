@@ -127,7 +127,7 @@ pub struct MemberName {
 /// The transaction was executed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutcomeStage {
-    /// `OK`, or the stable code of the refusal.
+    /// `ok`, or the stable code of the refusal.
     pub code: String,
     /// What was made, or why it was refused and what to do.
     pub detail: String,
@@ -151,8 +151,19 @@ pub struct CommitView {
     /// One for each transaction, in order.
     pub outcomes: Vec<OutcomeView>,
     /// What execution changed, in order.
-    #[schema(value_type = Vec<Object>)]
-    pub changes: Vec<serde_json::Value>,
+    pub changes: Vec<ChangeView>,
+}
+
+/// One change of the ledger's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeView {
+    /// What kind of change: `vm_placed`, `vm_phase`, `machine_state` and so on.
+    pub kind: String,
+    /// The change in words, with names as they are now.
+    pub text: String,
+    /// The change as the ledger has it: numbers of objects, words for states.
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
 }
 
 /// What became of one transaction of a commit.
@@ -160,12 +171,15 @@ pub struct CommitView {
 pub struct OutcomeView {
     /// Digest of the transaction's body, hex.
     pub digest: String,
+    /// `ok`, or the stable code of the refusal.
+    pub code: String,
     /// Kind of the action (`vm_create`, ...), where it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// `OK`, or the stable code of the refusal.
-    pub code: String,
-    /// What was made, or why it was refused.
+    /// What it made or changed: `vm demo/web` and the like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The code in words.
     pub detail: String,
 }
 

@@ -26,11 +26,13 @@ pub struct VmView {
     pub on_isolation: String,
     /// The owner's labels.
     pub labels: BTreeMap<String, String>,
-    /// `placed`, `accepted`, `starting`, `running`, `stopped`, `failed`, `lost`, `deleting` or `pending`.
+    /// `pending`, `placed`, `accepted`, `starting`, `running`, `stopping`, `stopped`, `moving`, `failed`,
+    /// `lost` or `deleting`.
     pub phase: String,
-    /// Why it is in that phase, where there is something to say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
+    /// Ledger time since which it is in that phase.
+    pub phase_since_ms: u64,
+    /// Why it is in that phase; the machine's own words where it gave some.
+    pub reason: Reason,
     /// Name of the machine that hosts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
@@ -51,8 +53,13 @@ pub struct VmView {
     /// Where its host got the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_source: Option<String>,
+    /// Address of the guest, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Ledger time of its creation.
     pub created_ms: u64,
+    /// Commit of its creation.
+    pub created_commit: u64,
     /// What happened to it, oldest first; bounded, so old entries may be gone.
     pub history: Vec<VmEvent>,
 }
@@ -77,15 +84,18 @@ pub struct VmEvent {
     pub text: String,
 }
 
-/// Why a VM is where it is, or where it would go.
+/// Where placement would put a VM now, and why; beside it, where the VM is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ExplanationView {
-    /// Name of the machine chosen, if any.
+    /// Commit after which this holds.
+    pub commit: u64,
+    /// Name of the machine that hosts the VM, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// Name of the machine that would be chosen now, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<String>,
-    /// The choice in one sentence.
-    pub summary: String,
-    /// Every machine that was looked at, best first.
+    /// Every machine, best first; those out of the question last.
     pub candidates: Vec<CandidateView>,
 }
 
@@ -98,6 +108,6 @@ pub struct CandidateView {
     pub operator: String,
     /// Whether it could host the VM.
     pub fits: bool,
-    /// Its rank, or why not.
-    pub reason: Reason,
+    /// Its rank, or why it is out of the question: codes with their texts.
+    pub reasons: Vec<Reason>,
 }
