@@ -1,1 +1,95 @@
-//! Filled by its part of the node.
+//! The node's HTTP API: reads of the ledger, submission of signed transactions, uploads, tunnels.
+//!
+//! Writes are signed transactions, so the API holds no secret and needs no session. What exposes a
+//! customer's VM needs a token of the account's key, which the hosting machine checks, not this code.
+//! Must not live here: anything that decides; a handler reads, converts, or hands on.
+
+mod blobs;
+mod error;
+mod reads;
+mod tail;
+mod transactions;
+mod views;
+
+use crate::NodeHandle;
+use crate::images::Images;
+use axum::extract::DefaultBodyLimit;
+use axum::response::IntoResponse;
+use axum::{Json, Router, routing::get};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub use error::ApiError;
+
+/// A request body larger than this is refused, uploads of blobs apart.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) node: NodeHandle,
+    pub(crate) images: Images,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "DAGGER node",
+        description = "One node of a cloud of independent operators. Keys and digests are lower-case hex, \
+                       times are milliseconds since the Unix epoch. Every error is {\"error\":{\"code\",\"text\"}} \
+                       with a code that never changes its meaning.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "ledger", description = "Transactions, commits and what the ledger holds"),
+        (name = "vm", description = "Virtual machines and ways into them"),
+        (name = "node", description = "This node itself"),
+    )
+)]
+struct Document;
+
+/// The API of `node`, ready to be served.
+pub fn router(node: NodeHandle, images: Images) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let document = Json(document);
+    router
+        .route("/metrics", get(reads::metrics))
+        .route("/openapi.json", get(async move || document.into_response()))
+        .fallback(async || {
+            ApiError::not_found(
+                "E_UNKNOWN_PATH",
+                "There is nothing here; see /openapi.json.",
+            )
+        })
+        .method_not_allowed_fallback(async || ApiError::wrong_method())
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(Api { node, images })
+}
+
+/// The OpenAPI document of this version, as `/openapi.json` serves it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<Api> {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(reads::status))
+        .routes(routes!(reads::genesis))
+        .routes(routes!(reads::operators))
+        .routes(routes!(reads::machines))
+        .routes(routes!(reads::accounts))
+        .routes(routes!(reads::images))
+        .routes(routes!(reads::image))
+        .routes(routes!(reads::vms))
+        .routes(routes!(reads::vm))
+        .routes(routes!(reads::explain))
+        .routes(routes!(transactions::submit))
+        .routes(routes!(transactions::transaction))
+        .routes(routes!(tail::commits))
+        .routes(routes!(tail::tail))
+        .routes(routes!(blobs::blob))
+        .merge(blobs::upload_route())
+}
+
+#[cfg(test)]
+mod api_tests;

@@ -1,0 +1,447 @@
+//! The ledger's records as the API shows them: numbers become names, enums become words.
+
+use crate::CommitRecord;
+use dagger_client::api::{
+    AccountView, CandidateView, ChangeView, CommitView, ExplanationView, ImageView, MachineView,
+    OperatorView, OutcomeView, Reason, Resources, VmEvent, VmView,
+};
+use dagger_ledger as ledger;
+use dagger_ledger::{Boot, Change, Filter, Ledger, MachineId, Subject, VmId};
+use serde::Serialize;
+
+/// The word that an enum of the ledger has in JSON.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(error) => unreachable!("the ledger's enums are plain JSON: {error}"),
+    }
+}
+
+fn resources(amounts: &ledger::Resources) -> Resources {
+    Resources {
+        vcpus: amounts.vcpus,
+        memory_mib: amounts.memory_mib,
+        disk_mib: amounts.disk_mib,
+    }
+}
+
+fn member_name(ledger: &Ledger, seat: u16) -> String {
+    let holder = ledger
+        .operators()
+        .find(|operator| operator.member == Some(seat));
+    holder.map_or_else(|| format!("seat {seat}"), |operator| operator.name.clone())
+}
+
+fn machine_name(ledger: &Ledger, id: MachineId) -> String {
+    ledger
+        .machine(id)
+        .map_or_else(|| format!("machine {id}"), |machine| machine.name.clone())
+}
+
+fn vm_name(ledger: &Ledger, id: VmId) -> String {
+    let Some(vm) = ledger.vm(id) else {
+        return format!("vm {id}");
+    };
+    let account = ledger
+        .account(vm.account)
+        .map_or("?", |account| account.name.as_str());
+    format!("{account}/{}", vm.spec.name)
+}
+
+pub(super) fn operators(ledger: &Ledger) -> Vec<OperatorView> {
+    let mut views: Vec<OperatorView> = ledger
+        .operators()
+        .map(|operator| OperatorView {
+            id: operator.id.0,
+            name: operator.name.clone(),
+            operator_key: operator.operator_key.to_hex(),
+            seat: operator.member,
+            weight: operator.weight,
+            machines: 0,
+            accounts: 0,
+            vms: 0,
+        })
+        .collect();
+    let mut add = |id: ledger::OperatorId, machines: u32, accounts: u32, vms: u32| {
+        if let Some(view) = views.iter_mut().find(|view| view.id == id.0) {
+            view.machines += machines;
+            view.accounts += accounts;
+            view.vms += vms;
+        }
+    };
+    ledger
+        .machines()
+        .for_each(|machine| add(machine.operator, 1, 0, machine.vms));
+    ledger
+        .accounts()
+        .for_each(|account| add(account.sponsor, 0, 1, 0));
+    views
+}
+
+pub(super) fn machine(ledger: &Ledger, machine: &ledger::MachineRecord) -> MachineView {
+    let heard = machine.heard_by.iter().filter(|heard| heard.standing);
+    MachineView {
+        id: machine.id.0,
+        name: machine.name.clone(),
+        operator: operator_name(ledger, machine.operator),
+        node_key: machine.node_key.to_hex(),
+        arch: machine.arch.as_str().to_owned(),
+        state: word(&machine.state),
+        draining: machine.draining,
+        capacity: resources(&machine.capacity),
+        used: resources(&machine.used),
+        labels: machine.labels.clone(),
+        vms: machine.vms,
+        heard_by: heard
+            .map(|heard| member_name(ledger, heard.member))
+            .collect(),
+        state_since_ms: machine.state_since_ms,
+        lapses: machine.lapses,
+    }
+}
+
+fn operator_name(ledger: &Ledger, id: ledger::OperatorId) -> String {
+    ledger.operator(id).map_or_else(
+        || format!("operator {id}"),
+        |operator| operator.name.clone(),
+    )
+}
+
+pub(super) fn accounts(ledger: &Ledger) -> Vec<AccountView> {
+    ledger
+        .accounts()
+        .map(|account| AccountView {
+            id: account.id.0,
+            name: account.name.clone(),
+            key: account.key.to_hex(),
+            sponsor: operator_name(ledger, account.sponsor),
+            vms: count(ledger.vms_of(account.id)),
+            images: count(ledger.images().filter(|image| image.account == account.id)),
+        })
+        .collect()
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+pub(super) fn image(ledger: &Ledger, image: &ledger::ImageRecord) -> ImageView {
+    ImageView {
+        id: image.id.0,
+        name: image_name(ledger, image.id),
+        digest: image.digest.to_hex(),
+        arch: image.manifest.arch.as_str().to_owned(),
+        boot: match image.manifest.boot {
+            Boot::Direct(_) => "direct".to_owned(),
+            Boot::Disk(_) => "disk".to_owned(),
+        },
+        size_bytes: image
+            .manifest
+            .blobs()
+            .iter()
+            .map(|blob| blob.size_bytes)
+            .sum(),
+        retired: image.retired,
+        manifest: serde_json::to_value(&image.manifest).expect("a manifest is plain JSON"),
+    }
+}
+
+fn image_name(ledger: &Ledger, id: ledger::ImageId) -> String {
+    let Some(image) = ledger.image(id) else {
+        return format!("image {id}");
+    };
+    let account = ledger
+        .account(image.account)
+        .map_or("?", |account| account.name.as_str());
+    format!("{account}/{}", image.name)
+}
+
+pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
+    let machine = vm.machine.and_then(|id| ledger.machine(id));
+    VmView {
+        id: vm.id.0,
+        name: vm.spec.name.clone(),
+        account: ledger
+            .account(vm.account)
+            .map_or_else(String::new, |account| account.name.clone()),
+        image: image_name(ledger, vm.spec.image),
+        image_digest: vm.spec.image_digest.to_hex(),
+        resources: resources(&vm.spec.size),
+        failover: word(&vm.spec.failover),
+        on_isolation: word(&vm.spec.on_isolation),
+        labels: vm.spec.labels.clone(),
+        phase: vm.phase.as_str().to_owned(),
+        phase_since_ms: vm.phase_since_ms,
+        reason: vm_reason(vm),
+        machine: vm.machine.map(|id| machine_name(ledger, id)),
+        operator: machine.map(|machine| operator_name(ledger, machine.operator)),
+        lease_epoch: vm.lease_epoch,
+        ssh_host_key: vm.ssh_host_key.clone(),
+        accelerator: vm
+            .started
+            .as_ref()
+            .map(|started| started.accelerator.clone()),
+        accelerator_reason: vm.started.as_ref().map(|started| started.reason.clone()),
+        image_source: vm
+            .started
+            .as_ref()
+            .map(|started| started.image_source.clone()),
+        address: vm.address.clone(),
+        created_ms: vm.created_ms,
+        created_commit: vm.created_commit,
+        history: vm
+            .history
+            .iter()
+            .map(|entry| vm_event(ledger, entry))
+            .collect(),
+    }
+}
+
+fn vm_reason(vm: &ledger::VmRecord) -> Reason {
+    use ledger::Phase::{Failed, Pending, Stopped};
+    match &vm.ended {
+        Some(ended) if matches!(vm.phase, Failed | Pending | Stopped) => Reason {
+            code: ended.code.clone(),
+            text: ended.text.clone(),
+        },
+        _ => Reason {
+            code: word(&vm.reason),
+            text: reason_text(vm.reason).to_owned(),
+        },
+    }
+}
+
+fn vm_event(ledger: &Ledger, entry: &ledger::HistoryEntry) -> VmEvent {
+    VmEvent {
+        commit: entry.commit,
+        time_ms: entry.time_ms,
+        phase: entry.phase.as_str().to_owned(),
+        lease_epoch: entry.lease_epoch,
+        machine: entry.machine.map(|id| machine_name(ledger, id)),
+        code: word(&entry.reason),
+        text: reason_text(entry.reason).to_owned(),
+    }
+}
+
+fn reason_text(reason: ledger::Reason) -> &'static str {
+    use ledger::Reason as R;
+    match reason {
+        R::Requested => "its owner asked for it",
+        R::Reported => "its machine reported it",
+        R::LeaseLapsed => "the machine's lease lapsed: its rivals no longer hear it",
+        R::NotAccepted => "the machine did not accept it in time",
+        R::NotStarted => "the machine did not have it running in time",
+        R::NotStopped => "the machine did not report it stopped in time",
+        R::MachineFailed => "the machine reported that it cannot run it",
+        R::AttemptsExhausted => "as many machines as are tried could not run it",
+        R::NoMachineFits => "no machine fits at present; it is tried again",
+        R::RoomFound => "room was found",
+        R::MachineReturned => "its lost machine came back",
+        R::Draining => "its machine drains",
+    }
+}
+
+pub(super) fn explanation(
+    ledger: &Ledger,
+    vm: &ledger::VmRecord,
+    explanation: &ledger::Explanation,
+) -> ExplanationView {
+    ExplanationView {
+        commit: explanation.commit,
+        machine: vm.machine.map(|id| machine_name(ledger, id)),
+        chosen: explanation.chosen.map(|id| machine_name(ledger, id)),
+        candidates: explanation
+            .machines
+            .iter()
+            .map(|verdict| CandidateView {
+                machine: verdict.name.clone(),
+                operator: operator_name(ledger, verdict.operator),
+                fits: verdict.filtered.is_empty(),
+                reasons: verdict_reasons(verdict),
+            })
+            .collect(),
+    }
+}
+
+fn verdict_reasons(verdict: &ledger::MachineVerdict) -> Vec<Reason> {
+    if !verdict.filtered.is_empty() {
+        let reasons = verdict.filtered.iter();
+        return reasons
+            .map(|filter| Reason {
+                code: word(filter),
+                text: filter_text(*filter).to_owned(),
+            })
+            .collect();
+    }
+    let mut reasons = vec![Reason {
+        code: "spread".to_owned(),
+        text: format!("its operator holds {} of the group", verdict.spread_count),
+    }];
+    if let Some(left) = verdict.left_memory_mib {
+        reasons.push(Reason {
+            code: "left_memory".to_owned(),
+            text: format!("{left} MiB of memory would be left"),
+        });
+    }
+    if let Some(left) = verdict.left_vcpus {
+        reasons.push(Reason {
+            code: "left_vcpus".to_owned(),
+            text: format!("{left} processors would be left"),
+        });
+    }
+    if let Some(left) = verdict.left_disk_mib {
+        reasons.push(Reason {
+            code: "left_disk".to_owned(),
+            text: format!("{left} MiB of disk would be left"),
+        });
+    }
+    reasons
+}
+
+fn filter_text(filter: Filter) -> &'static str {
+    match filter {
+        Filter::NotUp => "too few rivals hear it",
+        Filter::Draining => "it drains",
+        Filter::Arch => "it has another architecture",
+        Filter::Vcpus => "too few processors are free",
+        Filter::Memory => "too little memory is free",
+        Filter::Disk => "too little disk is free",
+        Filter::NotNamed => "the request names other machines",
+        Filter::OperatorNotNamed => "the request names other operators",
+        Filter::RegionNotNamed => "the request names other regions",
+        Filter::Denied => "the request denies it",
+        Filter::NoUserDataKey => "the user-data's key is not wrapped to it",
+        Filter::Refused => "it let this placement fail before",
+    }
+}
+
+pub(super) fn commit(ledger: &Ledger, record: &CommitRecord) -> CommitView {
+    CommitView {
+        index: record.index,
+        digest: record.digest.to_hex(),
+        time_ms: record.time_ms,
+        leader: record.leader.clone(),
+        outcomes: record
+            .outcomes
+            .iter()
+            .zip(&record.actions)
+            .map(|(outcome, action)| outcome_view(ledger, outcome, *action))
+            .collect(),
+        changes: record
+            .changes
+            .iter()
+            .map(|change| change_view(ledger, change))
+            .collect(),
+    }
+}
+
+fn outcome_view(ledger: &Ledger, outcome: &ledger::Outcome, action: Option<&str>) -> OutcomeView {
+    OutcomeView {
+        digest: outcome.digest.to_hex(),
+        action: action.map(str::to_owned),
+        code: outcome.code.as_str().to_owned(),
+        subject: outcome.subject.map(|subject| subject_name(ledger, subject)),
+        detail: outcome_text(outcome),
+    }
+}
+
+/// The outcome in words: what the code means and what it was about.
+fn outcome_text(outcome: &ledger::Outcome) -> String {
+    match outcome.detail.as_str() {
+        "" => outcome.code.text().to_owned(),
+        detail => format!("{} ({detail})", outcome.code.text()),
+    }
+}
+
+fn subject_name(ledger: &Ledger, subject: Subject) -> String {
+    match subject {
+        Subject::Operator(id) => format!("operator {}", operator_name(ledger, id)),
+        Subject::Machine(id) => format!("machine {}", machine_name(ledger, id)),
+        Subject::Account(id) => {
+            format!(
+                "account {}",
+                ledger
+                    .account(id)
+                    .map_or_else(|| id.to_string(), |account| account.name.clone())
+            )
+        }
+        Subject::Image(id) => format!("image {}", image_name(ledger, id)),
+        Subject::Vm(id) => format!("vm {}", vm_name(ledger, id)),
+        Subject::Proposal(id) => format!("proposal {id}"),
+    }
+}
+
+fn change_view(ledger: &Ledger, change: &Change) -> ChangeView {
+    let data = serde_json::to_value(change).expect("a change is plain JSON");
+    // A change is `{"kind": {fields}}`: flatten it to the two.
+    let (kind, data) = match data {
+        serde_json::Value::Object(object) => object.into_iter().next().unwrap_or_default(),
+        other => (word(&other), serde_json::Value::Null),
+    };
+    ChangeView {
+        kind,
+        text: change_text(ledger, change),
+        data,
+    }
+}
+
+fn change_text(ledger: &Ledger, change: &Change) -> String {
+    let on = |on: bool, yes: &str, no: &str| if on { yes.to_owned() } else { no.to_owned() };
+    match change {
+        Change::AccountCreated { account } => format!(
+            "{} opened",
+            subject_name(ledger, Subject::Account(*account))
+        ),
+        Change::MachineAdded { machine } => {
+            format!("machine {} added", machine_name(ledger, *machine))
+        }
+        Change::MachineState { machine, state } => {
+            format!(
+                "machine {} is {}",
+                machine_name(ledger, *machine),
+                word(state)
+            )
+        }
+        Change::MachineDraining { machine, draining } => {
+            format!(
+                "machine {} {}",
+                machine_name(ledger, *machine),
+                on(*draining, "drains", "drains no longer")
+            )
+        }
+        Change::MachineRemoved { machine } => {
+            format!("machine {} removed", machine_name(ledger, *machine))
+        }
+        Change::ImagePublished { image } => {
+            format!("image {} published", image_name(ledger, *image))
+        }
+        Change::ImageRetired { image } => format!("image {} retired", image_name(ledger, *image)),
+        Change::VmPlaced {
+            vm,
+            machine,
+            lease_epoch,
+            reason,
+        } => format!(
+            "vm {} placed on {}, lease epoch {lease_epoch}: {}",
+            vm_name(ledger, *vm),
+            machine_name(ledger, *machine),
+            reason_text(*reason)
+        ),
+        Change::VmPhase {
+            vm, phase, reason, ..
+        } => {
+            format!(
+                "vm {} is {phase}: {}",
+                vm_name(ledger, *vm),
+                reason_text(*reason)
+            )
+        }
+        Change::VmChanged { vm } => format!("vm {} changed", vm_name(ledger, *vm)),
+        Change::VmDeleted { vm, .. } => format!("vm {vm} deleted"),
+        Change::Brake { on: true, waiting } => {
+            format!("mass-failover brake on, {waiting} VMs wait")
+        }
+        Change::Brake { on: false, .. } => "mass-failover brake off".to_owned(),
+    }
+}
