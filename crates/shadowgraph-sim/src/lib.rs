@@ -6,11 +6,22 @@
 //!
 //! This crate is for tests and measurements. It must not be a dependency of anything that ships.
 
+pub mod adversary;
+pub mod checkers;
 pub mod disk;
+pub mod latency;
 pub mod network;
+pub mod node;
+pub mod plan;
 pub mod queue;
 pub mod regions;
+pub mod report;
 pub mod rng;
+pub mod run;
+pub mod scenario;
+pub mod shrink;
 #[cfg(test)]
 mod substrate_tests;
 pub mod trace;
+pub mod verifier;
+pub mod world;

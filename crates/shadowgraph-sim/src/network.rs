@@ -16,7 +16,7 @@ pub enum Latency {
 }
 
 /// What goes wrong on every link. Chances are in permille of messages.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkFaults {
     /// The message is lost.
     pub loss_permille: u32,
@@ -91,9 +91,14 @@ impl Network {
         self.late_us[node] = late_us;
     }
 
+    /// Opens every link.
+    pub fn open(&mut self) {
+        self.blocked.fill(false);
+    }
+
     /// Opens every link and ends loss, duplication, reordering and lateness. Jitter stays: a healthy network has it.
     pub fn heal(&mut self) {
-        self.blocked.fill(false);
+        self.open();
         self.late_us.fill(0);
         self.faults = LinkFaults {
             jitter_us: self.faults.jitter_us,

@@ -74,12 +74,18 @@ pub struct NaiveGraph {
 impl NaiveGraph {
     /// An empty graph over a committee with these weights.
     pub fn new(weights: Vec<u64>) -> Self {
-        Self { weights, ..Self::default() }
+        Self {
+            weights,
+            ..Self::default()
+        }
     }
 
     /// Adds an event. Adding it twice changes nothing.
     pub fn insert(&mut self, vertex: Vertex) {
-        self.rounds.entry(vertex.round).or_default().insert(vertex.id);
+        self.rounds
+            .entry(vertex.round)
+            .or_default()
+            .insert(vertex.id);
         self.vertices.insert(vertex.id, vertex);
     }
 
@@ -105,7 +111,11 @@ impl NaiveGraph {
 
     /// All events of `round`, in order of their digests.
     pub fn round(&self, round: u64) -> impl Iterator<Item = &Vertex> {
-        self.rounds.get(&round).into_iter().flatten().map(|id| &self.vertices[id])
+        self.rounds
+            .get(&round)
+            .into_iter()
+            .flatten()
+            .map(|id| &self.vertices[id])
     }
 
     /// Members.
@@ -121,7 +131,10 @@ impl NaiveGraph {
 
     /// The weight of a set of distinct members.
     pub fn weight(&self, members: &BTreeSet<u16>) -> u64 {
-        members.iter().map(|member| self.weights[usize::from(*member)]).sum()
+        members
+            .iter()
+            .map(|member| self.weights[usize::from(*member)])
+            .sum()
     }
 
     /// Whether `voter` (an event of the round after) has `leader` as a direct parent.
@@ -148,7 +161,9 @@ impl NaiveGraph {
         let mut seen = BTreeSet::new();
         let mut open = vec![*from];
         while let Some(id) = open.pop() {
-            let Some(vertex) = self.vertices.get(&id) else { continue };
+            let Some(vertex) = self.vertices.get(&id) else {
+                continue;
+            };
             if vertex.round >= floor && seen.insert(id) {
                 open.extend(vertex.parents.iter().map(|(_, _, parent)| *parent));
             }
@@ -162,10 +177,17 @@ impl NaiveGraph {
     /// When two events of the slot are both certified by a quorum: more than f members are faulty, or the graph holds
     /// events that no honest rule admits.
     pub fn direct_verdict(&self, round: u64, leader: u16) -> Verdict {
-        let candidates: Vec<&Vertex> = self.round(round).filter(|event| event.creator == leader).collect();
+        let candidates: Vec<&Vertex> = self
+            .round(round)
+            .filter(|event| event.creator == leader)
+            .collect();
         let against: BTreeSet<u16> = self
             .round(round + 1)
-            .filter(|voter| !candidates.iter().any(|candidate| self.supports(voter, &candidate.id)))
+            .filter(|voter| {
+                !candidates
+                    .iter()
+                    .any(|candidate| self.supports(voter, &candidate.id))
+            })
             .map(|voter| voter.creator)
             .collect();
         let certified: Vec<&&Vertex> = candidates
@@ -179,10 +201,18 @@ impl NaiveGraph {
                 self.weight(&certifiers) >= self.quorum()
             })
             .collect();
-        assert!(certified.len() <= 1, "two twins of member {leader} in round {round} are both certified");
+        assert!(
+            certified.len() <= 1,
+            "two twins of member {leader} in round {round} are both certified"
+        );
         match (certified.first(), self.weight(&against) >= self.quorum()) {
-            (Some(_), true) => panic!("slot of member {leader} in round {round} is both certified and skipped"),
-            (Some(event), false) => Verdict::Commit { leader: event.id, direct: true },
+            (Some(_), true) => {
+                panic!("slot of member {leader} in round {round} is both certified and skipped")
+            }
+            (Some(event), false) => Verdict::Commit {
+                leader: event.id,
+                direct: true,
+            },
             (None, true) => Verdict::Skip,
             (None, false) => Verdict::Undecided,
         }
@@ -224,7 +254,9 @@ impl NaiveGraph {
                 match self.verdict_memo(later, rank, schedule, memo) {
                     Verdict::Skip => {}
                     Verdict::Undecided => return Verdict::Undecided,
-                    Verdict::Commit { leader: anchor, .. } => return self.verdict_by_anchor(round, leader, &anchor),
+                    Verdict::Commit { leader: anchor, .. } => {
+                        return self.verdict_by_anchor(round, leader, &anchor);
+                    }
                 }
             }
         }
@@ -238,11 +270,22 @@ impl NaiveGraph {
             .round(round)
             .filter(|event| event.creator == leader)
             .filter(|candidate| {
-                history.iter().any(|id| self.vertices[id].round == round + 2 && self.is_certificate(&self.vertices[id], candidate))
+                history.iter().any(|id| {
+                    self.vertices[id].round == round + 2
+                        && self.is_certificate(&self.vertices[id], candidate)
+                })
             })
             .map(|event| event.id)
             .collect();
-        assert!(certified.len() <= 1, "two twins of member {leader} in round {round} have certificates");
-        certified.first().map_or(Verdict::Skip, |leader| Verdict::Commit { leader: *leader, direct: false })
+        assert!(
+            certified.len() <= 1,
+            "two twins of member {leader} in round {round} have certificates"
+        );
+        certified
+            .first()
+            .map_or(Verdict::Skip, |leader| Verdict::Commit {
+                leader: *leader,
+                direct: false,
+            })
     }
 }

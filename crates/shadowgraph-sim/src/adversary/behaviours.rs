@@ -1,0 +1,351 @@
+//! The behaviours themselves, each as small as it can be.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use shadowgraph::{
+    Checkpoint, CommitIndex, Digest, EventDraft, EventRef, MemberIndex, Message, Round,
+    VerifiedEvent,
+};
+
+use super::{Adversary, Publication, Raw, View};
+use crate::queue::MS;
+use crate::rng::SimRng;
+
+/// Signs two events for a round and sends both to everybody.
+pub struct Equivocator;
+
+impl Adversary for Equivocator {
+    fn publish(&mut self, _view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        let twins: Vec<Publication> = publications
+            .iter()
+            .map(|original| twin(original, rng))
+            .collect();
+        publications.extend(twins);
+        if rng.chance(500) {
+            publications.reverse();
+        }
+    }
+}
+
+/// The same event with another payload.
+fn twin(original: &Publication, rng: &mut SimRng) -> Publication {
+    let mut twin = original.clone();
+    twin.draft
+        .transactions
+        .push(Bytes::from(format!("byzantine twin {:016x}", rng.bits())));
+    twin
+}
+
+/// Signs two events for a round and shows each to one half of the committee.
+pub struct SplitBrain;
+
+impl Adversary for SplitBrain {
+    fn publish(&mut self, _view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        let mut twins = Vec::new();
+        for original in publications.iter_mut() {
+            let mut other = twin(original, rng);
+            rng.shuffle(&mut original.to);
+            other.to = original.to.split_off(original.to.len() / 2);
+            twins.push(other);
+        }
+        publications.extend(twins);
+    }
+}
+
+/// Sends its events to some members only.
+pub struct Withholder;
+
+impl Adversary for Withholder {
+    fn publish(&mut self, _view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        for publication in publications {
+            rng.shuffle(&mut publication.to);
+            let keep = rng.between(0, publication.to.len() as u64) as usize;
+            publication.to.truncate(keep);
+        }
+    }
+}
+
+/// Sends many twins with large payloads, and floods with hints.
+pub struct Flooder;
+
+impl Adversary for Flooder {
+    fn publish(&mut self, _view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        let original = publications[0].clone();
+        for _ in 0..rng.between(2, 12) {
+            let mut copy = twin(&original, rng);
+            let mut payload = vec![0; 4096];
+            rng.fill(&mut payload);
+            copy.draft.transactions.push(Bytes::from(payload));
+            publications.push(copy);
+        }
+    }
+
+    fn disturb(&mut self, view: &View<'_>, rng: &mut SimRng) -> Vec<Raw> {
+        let Some(event) = view.heard.iter().next() else {
+            return Vec::new();
+        };
+        // A whole round's worth of old events again and again, as one message.
+        let bytes = Message::Events(vec![event.bytes().clone(); 64]).encode();
+        let copies = rng.between(1, 8) as usize;
+        let to = view
+            .seat
+            .others()
+            .into_iter()
+            .flat_map(|to| std::iter::repeat_n(to, copies));
+        to.map(|to| Raw {
+            to,
+            bytes: bytes.clone(),
+            delay_us: 0,
+        })
+        .collect()
+    }
+}
+
+/// Sends its events long after their time.
+pub struct Laggard;
+
+impl Adversary for Laggard {
+    fn publish(&mut self, _view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        for publication in publications {
+            publication.delay_us += rng.between(100, 3_000) * MS;
+        }
+    }
+}
+
+/// Cites parents of long ago, some of which never existed.
+pub struct AncientParent;
+
+impl Adversary for AncientParent {
+    fn draft(&mut self, view: &View<'_>, draft: &mut EventDraft, rng: &mut SimRng) {
+        let me = view.seat.member;
+        let committee = &view.seat.committee;
+        let recent = |draft: &EventDraft| -> u64 {
+            let parents = draft
+                .parents
+                .iter()
+                .filter(|parent| parent.round.next() == draft.round);
+            parents.map(|parent| committee.weight(parent.creator)).sum()
+        };
+        for position in 0..draft.parents.len() {
+            let parent = draft.parents[position];
+            let spare =
+                recent(draft) >= committee.quorum_weight() + committee.weight(parent.creator);
+            if parent.creator.0 != me && spare && draft.round.0 > 3 {
+                draft.parents[position] = ancient(view, parent.creator, draft.round.0, rng);
+            }
+        }
+        let missing = (0..committee.len() as u16).filter(|member| {
+            draft
+                .parents
+                .iter()
+                .all(|parent| parent.creator.0 != *member)
+        });
+        let missing: Vec<u16> = missing.collect();
+        for member in missing {
+            if draft.round.0 > 3 && rng.chance(500) {
+                draft
+                    .parents
+                    .push(ancient(view, MemberIndex(member), draft.round.0, rng));
+            }
+        }
+        draft.parents.sort_by_key(|parent| parent.creator);
+    }
+}
+
+fn ancient(view: &View<'_>, creator: MemberIndex, round: u64, rng: &mut SimRng) -> EventRef {
+    let real: Vec<&VerifiedEvent> = view
+        .heard
+        .iter()
+        .filter(|event| event.creator() == creator && event.round().0 < round)
+        .collect();
+    if real.is_empty() || rng.chance(300) {
+        return phantom(Round(rng.between(1, round - 1)), creator, rng);
+    }
+    *real[rng.index(real.len().min(5))].reference()
+}
+
+/// A reference to an event that never was.
+fn phantom(round: Round, creator: MemberIndex, rng: &mut SimRng) -> EventRef {
+    let mut digest = [0; 32];
+    rng.fill(&mut digest);
+    EventRef {
+        round,
+        creator,
+        digest: Digest(digest),
+    }
+}
+
+/// Claims rounds that nobody has reached, on made-up parents.
+pub struct FutureRound;
+
+impl Adversary for FutureRound {
+    fn publish(&mut self, view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        let mut ahead = publications[0].clone();
+        let jump = *rng.choose(&[1, 2, 10, 1_000, u64::MAX / 2]);
+        ahead.draft.round = Round(ahead.draft.round.0 + jump);
+        let below = Round(ahead.draft.round.0 - 1);
+        let own = ahead
+            .draft
+            .parents
+            .iter()
+            .find(|parent| parent.creator.0 == view.seat.member)
+            .copied();
+        let members = (0..view.seat.committee.len() as u16).map(MemberIndex);
+        ahead.draft.parents = members
+            .map(|creator| match own {
+                Some(own) if creator == own.creator => own,
+                _ => phantom(below, creator, rng),
+            })
+            .collect();
+        // Not remembered as its own last event: the next event would build on it.
+        publications.insert(0, ahead);
+    }
+}
+
+/// Writes false timestamps: far ahead, or before its own last one.
+pub struct TimestampLiar;
+
+impl Adversary for TimestampLiar {
+    fn draft(&mut self, _view: &View<'_>, draft: &mut EventDraft, rng: &mut SimRng) {
+        draft.timestamp_ms = match rng.between(0, 99) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => draft.timestamp_ms.saturating_add(365 * 86_400_000),
+            3..10 => draft.timestamp_ms.saturating_sub(5_000),
+            10..60 => draft.timestamp_ms.saturating_add(rng.between(1, 10_000)),
+            _ => draft.timestamp_ms,
+        };
+    }
+}
+
+/// Sends random bytes and damaged messages.
+#[derive(Default)]
+pub struct GarbageBytes {
+    sample: Option<Bytes>,
+}
+
+impl Adversary for GarbageBytes {
+    fn overhear(&mut self, bytes: &Bytes, _events: &[VerifiedEvent]) {
+        self.sample = Some(bytes.clone());
+    }
+
+    fn disturb(&mut self, view: &View<'_>, rng: &mut SimRng) -> Vec<Raw> {
+        let mut sent = Vec::new();
+        for to in view.seat.others() {
+            let mut bytes = match &self.sample {
+                Some(sample) if rng.chance(800) => sample.to_vec(),
+                _ => vec![0; rng.between(0, 600) as usize],
+            };
+            match rng.between(0, 3) {
+                0 => rng.fill(&mut bytes),
+                1 => bytes.truncate(rng.between(0, bytes.len() as u64) as usize),
+                2 => bytes.extend_from_slice(&[0; 3]),
+                _ => {
+                    for _ in 0..rng.between(1, 4) {
+                        if !bytes.is_empty() {
+                            let position = rng.index(bytes.len());
+                            bytes[position] ^= 1 << rng.between(0, 7);
+                        }
+                    }
+                }
+            }
+            sent.push(Raw {
+                to,
+                bytes: Bytes::from(bytes),
+                delay_us: 0,
+            });
+        }
+        sent
+    }
+}
+
+/// Sends again what it has heard before.
+#[derive(Default)]
+pub struct Replayer {
+    heard: VecDeque<Bytes>,
+}
+
+impl Adversary for Replayer {
+    fn overhear(&mut self, bytes: &Bytes, _events: &[VerifiedEvent]) {
+        self.heard.push_back(bytes.clone());
+        if self.heard.len() > 500 {
+            self.heard.pop_front();
+        }
+    }
+
+    fn disturb(&mut self, view: &View<'_>, rng: &mut SimRng) -> Vec<Raw> {
+        if self.heard.is_empty() {
+            return Vec::new();
+        }
+        let others = view.seat.others();
+        let mut replay = || {
+            let bytes = self.heard[rng.index(self.heard.len())].clone();
+            Raw {
+                to: *rng.choose(&others),
+                bytes,
+                delay_us: 0,
+            }
+        };
+        (0..20).map(|_| replay()).collect()
+    }
+}
+
+/// Never cites the events of one member, as long as it can reach a quorum without.
+pub struct VoteCensor {
+    pub(super) victim: u16,
+}
+
+impl Adversary for VoteCensor {
+    fn draft(&mut self, view: &View<'_>, draft: &mut EventDraft, _rng: &mut SimRng) {
+        let recent = draft
+            .parents
+            .iter()
+            .filter(|parent| parent.round.next() == draft.round);
+        let recent: u64 = recent
+            .filter(|parent| parent.creator.0 != self.victim)
+            .map(|parent| view.seat.committee.weight(parent.creator))
+            .sum();
+        if recent >= view.seat.committee.quorum_weight() && self.victim != view.seat.member {
+            draft
+                .parents
+                .retain(|parent| parent.creator.0 != self.victim);
+        }
+    }
+}
+
+/// Keeps to the rules except where it leads: there it tells nobody, or too few.
+pub struct SilentLeader;
+
+impl Adversary for SilentLeader {
+    fn publish(&mut self, view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        if view.leads {
+            for publication in publications {
+                rng.shuffle(&mut publication.to);
+                let keep = rng.between(0, view.seat.committee.len() as u64 / 3) as usize;
+                publication.to.truncate(keep);
+            }
+        }
+    }
+}
+
+/// Signs votes for checkpoints that never were.
+pub struct FalseVoter;
+
+impl Adversary for FalseVoter {
+    fn draft(&mut self, view: &View<'_>, draft: &mut EventDraft, rng: &mut SimRng) {
+        let mut root = [0; 32];
+        rng.fill(&mut root);
+        let checkpoint = Checkpoint {
+            epoch: draft.epoch,
+            commit: CommitIndex(rng.between(1, draft.round.0)),
+            commit_digest: Digest(root),
+            outcomes_root: Digest(root),
+            state_root: Digest(root),
+            time_ms: view.now_ms,
+        };
+        draft
+            .checkpoint_votes
+            .push(checkpoint.sign(&view.seat.chain_id, &view.seat.key));
+    }
+}

@@ -1,0 +1,160 @@
+//! A plan: everything a seed decides before a run starts, as plain data. The world carries it out; scenarios write it.
+
+use shadowgraph::Parameters;
+
+use crate::adversary::Behaviour;
+use crate::disk::CrashKind;
+use crate::network::{Latency, LinkFaults};
+
+/// Something that is done to the network or the nodes at a given time of the chaos phase.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// The node goes down. It stays down until a `Restart` or the end of the chaos phase.
+    Crash(usize, CrashKind),
+    /// All nodes go down at once.
+    CrashAll(CrashKind),
+    /// The node comes back with what its disk kept.
+    Restart(usize),
+    /// All nodes that are down come back.
+    RestartAll,
+    /// Cuts these nodes off from the others.
+    Partition(Vec<usize>),
+    /// Cuts one direction of one link.
+    CutOneWay(usize, usize),
+    /// Opens all links.
+    OpenLinks,
+    /// Everything this node sends is late by so many microseconds. Zero ends it.
+    Late(usize, u64),
+    /// Everything this node does takes so many microseconds longer. Zero ends it.
+    Slow(usize, u64),
+    /// Changes what goes wrong on all links.
+    Faults(LinkFaults),
+    /// Clients stop or start submitting.
+    Load(bool),
+}
+
+/// What clients do.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Mean time between submissions to the committee as a whole, in microseconds.
+    pub every_us: u64,
+    /// Sizes of transactions, in bytes, both included. At least 16.
+    pub bytes: (u64, u64),
+    /// Whether a client whose node crashed submits its transaction to another.
+    pub resubmit: bool,
+}
+
+/// How a node's clock deviates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Skew {
+    /// Milliseconds ahead of the true time at the start; negative is behind.
+    pub offset_ms: i64,
+    /// Microseconds gained in a second; negative loses.
+    pub drift_ppm: i64,
+}
+
+/// A run, before it starts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Votes of each member.
+    pub weights: Vec<u64>,
+    /// Nodes without a seat, which only follow. Their node numbers come after the members'.
+    pub followers: usize,
+    /// How long messages travel.
+    pub latency: Latency,
+    /// What goes wrong on the links from the start.
+    pub faults: LinkFaults,
+    /// Length of the chaos phase, in microseconds. Then everything heals.
+    pub chaos_us: u64,
+    /// How long the healed committee may take to commit everything that was accepted, in microseconds.
+    pub settle_us: u64,
+    /// What clients do in the chaos phase.
+    pub load: Load,
+    /// Clocks, by node; nodes beyond the end have true ones.
+    pub skews: Vec<Skew>,
+    /// How long a sync of the disk takes, in microseconds.
+    pub sync_us: u64,
+    /// What is done when, in microseconds from the start.
+    pub actions: Vec<(u64, Action)>,
+    /// Byzantine members and what they do.
+    pub adversaries: Vec<(usize, Vec<Behaviour>)>,
+    /// Parameters of every replica.
+    pub parameters: Parameters,
+    /// What this run must show beyond the checks that every run must pass.
+    pub expect: Expect,
+}
+
+/// Expectations of single scenarios, on top of safety and liveness.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expect {
+    /// Nothing may commit in the chaos phase (otherwise the scenario does not test what it says).
+    pub no_commit_in_chaos: bool,
+    /// Commits must happen in the chaos phase, too: the disturbance is one the protocol must ride out.
+    pub commits_in_chaos: bool,
+    /// An equivocation must be proven by some honest node.
+    pub equivocation_proven: bool,
+    /// Every transaction accepted by an honest node must commit within so many rounds.
+    pub commit_within_rounds: Option<u64>,
+    /// In a quiet committee a member may create at most this many events per heartbeat on average, in permille.
+    pub idle_events_permille: Option<u64>,
+}
+
+impl Plan {
+    /// A calm run of `members` with equal weights: the base that scenarios change.
+    pub fn calm(members: usize) -> Self {
+        Self {
+            weights: vec![1; members],
+            followers: 0,
+            latency: Latency::Uniform(20_000),
+            faults: LinkFaults::default(),
+            chaos_us: 10_000_000,
+            settle_us: 120_000_000,
+            load: Load {
+                every_us: 20_000,
+                bytes: (32, 256),
+                resubmit: false,
+            },
+            skews: Vec::new(),
+            sync_us: 500,
+            actions: Vec::new(),
+            adversaries: Vec::new(),
+            parameters: Parameters::default(),
+            expect: Expect::default(),
+        }
+    }
+
+    /// Number of members.
+    pub fn members(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Number of nodes, members and followers.
+    pub fn nodes(&self) -> usize {
+        self.weights.len() + self.followers
+    }
+
+    /// The weight that may be faulty: floor((W - 1) / 3).
+    pub fn fault_weight(&self) -> u64 {
+        (self.weights.iter().sum::<u64>() - 1) / 3
+    }
+
+    /// What this node does against the rules; empty for an honest one.
+    pub fn behaviours(&self, node: usize) -> &[Behaviour] {
+        self.adversaries
+            .iter()
+            .find(|(member, _)| *member == node)
+            .map_or(&[], |(_, behaviours)| behaviours)
+    }
+
+    /// Whether the node keeps to the rules.
+    pub fn is_honest(&self, node: usize) -> bool {
+        self.behaviours(node).is_empty()
+    }
+
+    /// The nodes that keep to the rules.
+    pub fn honest(&self) -> Vec<usize> {
+        (0..self.nodes())
+            .filter(|node| self.is_honest(*node))
+            .collect()
+    }
+}

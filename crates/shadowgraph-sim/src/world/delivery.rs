@@ -1,0 +1,307 @@
+//! Messages on their way, and what nodes ask for carried out.
+
+use bytes::Bytes;
+use shadowgraph::{Commit, Input, MemberIndex, Message, Peer, PeerFault, Recipient, VerifiedEvent};
+
+use super::{EXECUTION_US, Happening, Slot, World};
+use crate::adversary::Raw;
+use crate::checkers::ledger::LedgerChecker;
+use crate::node::Effect;
+use crate::queue::SECOND;
+
+/// A slow node drops what it could not even begin within this time, in microseconds: its buffers are bounded.
+const BACKLOG_US: u64 = SECOND;
+
+impl World {
+    fn peer(&self, node: usize) -> Peer {
+        if node < self.plan.members() {
+            Peer::Member(MemberIndex(node as u16))
+        } else {
+            Peer::Follower(node as u64)
+        }
+    }
+
+    fn node_of(&self, peer: Peer) -> usize {
+        match peer {
+            Peer::Member(member) => usize::from(member.0),
+            Peer::Follower(number) => number as usize,
+        }
+    }
+
+    /// Puts a message on one link.
+    pub(super) fn transmit(&mut self, from: usize, to: usize, bytes: &Bytes, extra_us: u64) {
+        let now_us = self.queue.now_us();
+        for delay_us in self.network.arrivals(from, to).into_iter().flatten() {
+            self.queue.push(
+                now_us + delay_us + extra_us,
+                Happening::Deliver {
+                    from,
+                    to,
+                    bytes: bytes.clone(),
+                },
+            );
+        }
+    }
+
+    /// A message arrives: at once for most nodes, in the queue of a slow one.
+    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Bytes) {
+        let now_us = self.queue.now_us();
+        if let Slot::Honest(driver) = &mut self.slots[to] {
+            if !driver.is_up() {
+                return;
+            }
+            if driver.slow_us > 0 {
+                let at_us = driver.busy_until_us.max(now_us) + driver.slow_us;
+                if at_us - now_us <= BACKLOG_US {
+                    driver.busy_until_us = at_us;
+                    let incarnation = driver.incarnation();
+                    self.queue.push(
+                        at_us,
+                        Happening::Process {
+                            node: to,
+                            incarnation,
+                            from,
+                            bytes,
+                        },
+                    );
+                }
+                return;
+            }
+        }
+        self.process(from, to, bytes);
+    }
+
+    /// A node reads a message.
+    pub(super) fn process(&mut self, from: usize, to: usize, bytes: Bytes) {
+        let now_us = self.queue.now_us();
+        let decoded = Message::decode(bytes.clone());
+        self.trace.step(now_us, to, "receive", &bytes, || {
+            format!("from n{from}: {}", describe(&decoded))
+        });
+        let events = match &decoded {
+            Ok(Message::Events(events)) => self.verifier.verify(events),
+            _ => Vec::new(),
+        };
+        if matches!(self.slots[to], Slot::Puppet(_)) {
+            self.puppet_hears(to, &bytes, events);
+            return;
+        }
+        let from = self.peer(from);
+        match decoded {
+            Ok(Message::Events(_)) => self.input(to, Input::Events { from, events }),
+            Ok(message) => self.input(to, Input::Message { from, message }),
+            Err(_) => {}
+        }
+    }
+
+    fn puppet_hears(&mut self, member: usize, bytes: &Bytes, events: Vec<VerifiedEvent>) {
+        let now_ms = super::START_MS + self.queue.now_us() / crate::queue::MS;
+        let schedule = &self.schedule;
+        let Slot::Puppet(puppet) = &mut self.slots[member] else {
+            return;
+        };
+        puppet.hear(bytes, events);
+        let leads = |round: u64| schedule.of_round(round).contains(&(member as u16));
+        let sent = puppet.advance(now_ms, &leads);
+        self.puppet_sends(member, sent);
+    }
+
+    /// An adversary gets its turn to send what it likes.
+    pub(super) fn disturb(&mut self, member: usize) {
+        let now_us = self.queue.now_us();
+        self.queue
+            .push(now_us + super::DISTURB_US, Happening::Disturb(member));
+        let now_ms = super::START_MS + now_us / crate::queue::MS;
+        let schedule = &self.schedule;
+        let Slot::Puppet(puppet) = &mut self.slots[member] else {
+            return;
+        };
+        let leads = |round: u64| schedule.of_round(round).contains(&(member as u16));
+        let mut sent = puppet.advance(now_ms, &leads);
+        sent.extend(puppet.disturb(now_ms, &leads));
+        self.puppet_sends(member, sent);
+    }
+
+    fn puppet_sends(&mut self, member: usize, sent: Vec<Raw>) {
+        let now_us = self.queue.now_us();
+        let Slot::Puppet(puppet) = &mut self.slots[member] else {
+            return;
+        };
+        let transactions = std::mem::take(&mut puppet.transactions);
+        self.clients.byzantine(transactions);
+        for Raw {
+            to,
+            bytes,
+            delay_us,
+        } in sent
+        {
+            self.trace.step(now_us, member, "mischief", &bytes, || {
+                format!("to n{to}: {} bytes", bytes.len())
+            });
+            self.transmit(member, to, &bytes, delay_us);
+        }
+    }
+
+    /// Does what a node asks for, in order.
+    pub(super) fn carry_out(&mut self, node: usize, effects: Vec<Effect>) {
+        for effect in effects {
+            self.carry_out_one(node, effect);
+        }
+        self.arm_timer(node);
+    }
+
+    fn carry_out_one(&mut self, node: usize, effect: Effect) {
+        let now_us = self.queue.now_us();
+        let incarnation = self.honest(node).incarnation();
+        match effect {
+            Effect::Send(to, bytes) => self.send(node, to, &bytes),
+            Effect::Sync(position) => {
+                let at_us = now_us + self.plan.sync_us;
+                self.queue.push(
+                    at_us,
+                    Happening::Synced {
+                        node,
+                        incarnation,
+                        position,
+                    },
+                );
+            }
+            Effect::Execute(executed) => {
+                let finding = self.ledger.executed(node, &executed);
+                self.check(finding);
+                self.queue.push(
+                    now_us + EXECUTION_US,
+                    Happening::Executed {
+                        node,
+                        incarnation,
+                        executed,
+                    },
+                );
+            }
+            Effect::Committed(commit) => self.committed(node, &commit),
+            Effect::Persisted(event) => self.persisted(node, &event),
+            Effect::Certificate(certificate) => {
+                let index = certificate.checkpoint.commit.0;
+                self.trace
+                    .step(now_us, node, "certificate", &index.to_le_bytes(), || {
+                        format!("of commit {index}")
+                    });
+                let finding = self.ledger.certified(node, &certificate);
+                self.check(finding);
+            }
+            Effect::Equivocation(proof) => {
+                let finding = self.limits.equivocation(
+                    node,
+                    &proof,
+                    &self.chain_id,
+                    &self.committee,
+                    &self.plan,
+                );
+                self.trace.step(now_us, node, "equivocation", &[], || {
+                    format!("proven: {finding:?}")
+                });
+                self.check(finding);
+            }
+            Effect::Fault(peer, fault) => self.blamed(node, peer, &fault),
+            Effect::Halt(reason) => {
+                self.check(Err(("halt", format!("n{node} halted: {reason}"))));
+            }
+            Effect::Broken(text) => {
+                self.check(Err(("persist before send", format!("n{node}: {text}"))))
+            }
+        }
+    }
+
+    fn send(&mut self, node: usize, to: Recipient, bytes: &Bytes) {
+        let now_us = self.queue.now_us();
+        self.trace.step(now_us, node, "send", bytes, || {
+            format!("to {to:?}: {}", describe(&Message::decode(bytes.clone())))
+        });
+        match to {
+            Recipient::One(peer) => self.transmit(node, self.node_of(peer), bytes, 0),
+            Recipient::All => {
+                for to in (0..self.slots.len()).filter(|to| *to != node) {
+                    self.transmit(node, to, bytes, 0);
+                }
+            }
+        }
+    }
+
+    fn persisted(&mut self, node: usize, event: &VerifiedEvent) {
+        let now_us = self.queue.now_us();
+        let reference = *event.reference();
+        self.trace
+            .step(now_us, node, "persist", &reference.digest.0, || {
+                format!("{reference:?}")
+            });
+        if usize::from(event.creator().0) == node {
+            self.clients.own_event(node, event, now_us);
+            self.limits.own_event(node, now_us);
+        }
+    }
+
+    fn committed(&mut self, node: usize, commit: &Commit) {
+        let now_us = self.queue.now_us();
+        self.trace
+            .step(now_us, node, "commit", &commit.digest.0, || {
+                let direct = matches!(commit.decision, shadowgraph::Decision::Direct { .. });
+                let how = if direct { "directly" } else { "by an anchor" };
+                format!(
+                    "{} leader {:?} rank {} {how}, {} events",
+                    commit.index,
+                    commit.leader,
+                    commit.rank,
+                    commit.events.len()
+                )
+            });
+        match self.ledger.committed(node, commit, now_us) {
+            Ok(true) => {
+                let transactions = LedgerChecker::transactions(commit);
+                let finding =
+                    self.clients
+                        .committed(commit.index.0, commit.leader.round.0, &transactions);
+                self.check(finding);
+                self.follow_schedule(commit);
+            }
+            Ok(false) => {}
+            Err(violation) => self.check(Err(violation)),
+        }
+        self.latency(node, commit);
+    }
+
+    /// An honest peer is never blamed.
+    fn blamed(&mut self, node: usize, peer: Peer, fault: &PeerFault) {
+        let now_us = self.queue.now_us();
+        let blamed = self.node_of(peer);
+        self.trace.step(now_us, node, "fault", &[], || {
+            format!("of n{blamed}: {fault}")
+        });
+        if self.plan.is_honest(blamed) {
+            self.check(Err((
+                "blame",
+                format!("n{node} blames honest n{blamed}: {fault}"),
+            )));
+        }
+    }
+}
+
+fn describe(message: &Result<Message, shadowgraph::MessageError>) -> String {
+    match message {
+        Ok(Message::Events(events)) => {
+            let names = events.iter().take(8).map(|bytes| {
+                let event = shadowgraph::UnverifiedEvent::decode(bytes.clone());
+                event.map_or_else(
+                    |error| error.to_string(),
+                    |event| format!("{:?}", event.reference()),
+                )
+            });
+            format!(
+                "{} events {}",
+                events.len(),
+                names.collect::<Vec<_>>().join(" ")
+            )
+        }
+        Ok(other) => format!("{other:?}"),
+        Err(error) => error.to_string(),
+    }
+}

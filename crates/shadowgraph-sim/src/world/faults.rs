@@ -1,0 +1,142 @@
+//! The plan's actions, crashes and restarts, and the healing that ends the chaos phase.
+
+use super::{Happening, Slot, World};
+use crate::disk::CrashKind;
+use crate::plan::Action;
+use crate::queue::MS;
+
+impl World {
+    /// Starts a node; a puppet is always there.
+    pub(super) fn start(&mut self, node: usize) {
+        let now_us = self.queue.now_us();
+        let Slot::Honest(driver) = &mut self.slots[node] else {
+            return;
+        };
+        if driver.is_up() {
+            return;
+        }
+        self.trace.step(now_us, node, "start", &[], String::new);
+        self.ledger.node_started(node);
+        let effects = driver.start(now_us);
+        self.carry_out(node, effects);
+        let finding = self.ledger.node_recovered(node);
+        self.check(finding);
+        self.trace.step(now_us, node, "started", &[], || {
+            format!("{} commits recovered", self.ledger.position[node])
+        });
+    }
+
+    fn crash(&mut self, node: usize, kind: CrashKind) {
+        let now_us = self.queue.now_us();
+        let Slot::Honest(driver) = &mut self.slots[node] else {
+            return;
+        };
+        if !driver.is_up() {
+            return;
+        }
+        self.trace
+            .step(now_us, node, "crash", &[], || format!("{kind:?}"));
+        driver.crash(kind, &mut self.faults_rng);
+        let kept: std::collections::BTreeSet<_> = driver
+            .log()
+            .iter()
+            .map(|event| *event.reference())
+            .collect();
+        let lost = self.clients.crashed(node, &|event| kept.contains(event));
+        if self.plan.load.resubmit && !self.healed {
+            self.resubmit(lost);
+        }
+    }
+
+    /// The clients of a crashed node turn to another.
+    fn resubmit(&mut self, lost: Vec<u64>) {
+        for id in lost {
+            let up: Vec<usize> = (0..self.plan.members())
+                .filter(|node| self.takes_transactions(*node))
+                .collect();
+            if up.is_empty() {
+                return;
+            }
+            let node = *self.clients_rng.choose(&up);
+            let body = self.clients.body(id);
+            self.submit(node, id, body);
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        if self.healed {
+            return;
+        }
+        let now_us = self.queue.now_us();
+        self.trace
+            .step(now_us, 0, "action", &[], || format!("{action:?}"));
+        match action {
+            Action::Crash(node, kind) => self.crash(node, kind),
+            Action::CrashAll(kind) => (0..self.slots.len()).for_each(|node| self.crash(node, kind)),
+            Action::Restart(node) => self.start(node),
+            Action::RestartAll => (0..self.slots.len()).for_each(|node| self.start(node)),
+            Action::Partition(side) => self.network.partition(&side),
+            Action::CutOneWay(from, to) => self.network.set_blocked(from, to, true),
+            Action::OpenLinks => self.network.open(),
+            Action::Late(node, late_us) => self.network.set_late(node, late_us),
+            Action::Slow(node, slow_us) => self.set_slow(node, slow_us),
+            Action::Faults(faults) => self.network.set_faults(faults),
+            Action::Load(on) => self.set_load(on),
+        }
+    }
+
+    fn set_slow(&mut self, node: usize, slow_us: u64) {
+        if let Slot::Honest(driver) = &mut self.slots[node] {
+            driver.slow_us = slow_us;
+        }
+    }
+
+    fn set_load(&mut self, on: bool) {
+        let now_us = self.queue.now_us();
+        self.load = on;
+        let finding = self.limits.load(on, now_us);
+        self.check(finding);
+    }
+
+    /// A crash-looper goes down, or comes up again for a moment.
+    pub(super) fn crash_loop(&mut self, member: usize) {
+        let now_us = self.queue.now_us();
+        let up = matches!(&self.slots[member], Slot::Honest(driver) if driver.is_up());
+        if up {
+            let kinds = [
+                CrashKind::Process,
+                CrashKind::PowerLosingAll,
+                CrashKind::PowerTearing,
+            ];
+            let kind = *self.faults_rng.choose(&kinds);
+            self.crash(member, kind);
+        } else {
+            self.start(member);
+        }
+        let next_us = now_us + self.faults_rng.between(20, 800) * MS;
+        self.queue.push(next_us, Happening::CrashLoop(member));
+    }
+
+    /// Ends the chaos phase: all links open, all nodes up, and each honest member gets a few more transactions.
+    pub(super) fn heal(&mut self) {
+        let now_us = self.queue.now_us();
+        let finding = self.check_chaos();
+        self.check(finding);
+        self.healed = true;
+        self.load = false;
+        self.trace.step(now_us, 0, "heal", &[], String::new);
+        self.network.heal();
+        for node in 0..self.slots.len() {
+            self.set_slow(node, 0);
+            self.start(node);
+        }
+        for node in 0..self.plan.members() {
+            if self.takes_transactions(node) {
+                let (id, body) = self
+                    .clients
+                    .make(self.plan.load.bytes, &mut self.clients_rng);
+                self.submit(node, id, body);
+            }
+        }
+    }
+}

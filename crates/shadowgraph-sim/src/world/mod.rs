@@ -1,0 +1,454 @@
+//! The world of a run: all nodes, the network between them, the clients, and the loop that moves virtual time. Carries out a
+//! plan; decides nothing itself.
+
+mod delivery;
+mod faults;
+mod finish;
+
+use bytes::Bytes;
+use shadowgraph::{ChainId, Committee, Config, Epoch, Input, Member, MemberIndex, SigningKey};
+
+use crate::adversary::{Behaviour, Puppet, Seat};
+use crate::checkers::clients::ClientChecker;
+use crate::checkers::ledger::{Finding, LedgerChecker};
+use crate::checkers::limits::LimitChecker;
+use crate::checkers::schedule::{Cited, Reputation};
+use crate::network::Network;
+use crate::node::{Executed, Node};
+use crate::plan::{Action, Plan};
+use crate::queue::{MS, Queue, SkewedClock};
+use crate::report::{Latency, Report, Violation};
+use crate::rng::SimRng;
+use crate::trace::Trace;
+use crate::verifier::Verifier;
+
+/// Unix time at the start of every run, in ms.
+pub const START_MS: u64 = 1_750_000_000_000;
+/// Time between looks at every node's size, in microseconds.
+const SAMPLE_US: u64 = 100 * MS;
+/// Time between disturbances by an adversary, in microseconds.
+const DISTURB_US: u64 = 100 * MS;
+/// How long the toy execution of a checkpoint takes, in microseconds.
+const EXECUTION_US: u64 = MS;
+
+/// Something that happens at a moment.
+enum Happening {
+    Deliver {
+        from: usize,
+        to: usize,
+        bytes: Bytes,
+    },
+    Process {
+        node: usize,
+        incarnation: u64,
+        from: usize,
+        bytes: Bytes,
+    },
+    Timer {
+        node: usize,
+        incarnation: u64,
+    },
+    Synced {
+        node: usize,
+        incarnation: u64,
+        position: usize,
+    },
+    Executed {
+        node: usize,
+        incarnation: u64,
+        executed: Executed,
+    },
+    Action(Action),
+    Submit,
+    Disturb(usize),
+    CrashLoop(usize),
+    Sample,
+    Heal,
+}
+
+/// An honest node or a puppet.
+enum Slot {
+    Honest(Box<Node>),
+    Puppet(Box<Puppet>),
+}
+
+/// A run in progress.
+pub struct World {
+    plan: Plan,
+    chain_id: ChainId,
+    committee: Committee,
+    queue: Queue<Happening>,
+    network: Network,
+    slots: Vec<Slot>,
+    verifier: Verifier,
+    trace: Trace,
+    ledger: LedgerChecker,
+    clients: ClientChecker,
+    limits: LimitChecker,
+    /// Who leads, as the commits so far tell: for adversaries that care.
+    schedule: Reputation,
+    load: bool,
+    healed: bool,
+    clients_rng: SimRng,
+    faults_rng: SimRng,
+    report: Report,
+}
+
+/// The schedule before any commit.
+fn naive_schedule(plan: &Plan) -> Reputation {
+    let parameters = &plan.parameters;
+    Reputation::new(
+        plan.weights.clone(),
+        parameters.leaders_per_round,
+        parameters.schedule_interval_rounds,
+    )
+}
+
+/// The key of a member, the same in every run.
+pub fn member_key(member: usize) -> SigningKey {
+    let seed = blake3::derive_key(
+        "dagger simulator member key v1",
+        &(member as u64).to_le_bytes(),
+    );
+    SigningKey::from_bytes(seed)
+}
+
+impl World {
+    /// Sets a run up. With `keep_lines` the report holds every step as text.
+    pub fn new(plan: Plan, seed: u64, keep_lines: bool) -> Self {
+        let chain_id = ChainId(blake3::derive_key(
+            "dagger simulator chain v1",
+            b"one for all runs",
+        ));
+        let members = plan.weights.iter().enumerate();
+        let members = members.map(|(seat, weight)| Member {
+            key: member_key(seat).public(),
+            weight: *weight,
+        });
+        let committee = Committee::new(Epoch(0), members.collect())
+            .expect("a plan has an admissible committee");
+        let network = Network::new(
+            plan.nodes(),
+            &plan.latency,
+            plan.faults.clone(),
+            SimRng::stream(seed, "network", 0),
+        );
+        let mut world = Self {
+            chain_id,
+            verifier: Verifier::new(chain_id, committee.clone()),
+            ledger: LedgerChecker::new(
+                chain_id,
+                committee.clone(),
+                plan.parameters.gc_depth_rounds,
+                plan.nodes(),
+            ),
+            clients: ClientChecker::new(plan.expect.commit_within_rounds),
+            limits: LimitChecker::new(&plan),
+            schedule: naive_schedule(&plan),
+            committee,
+            queue: Queue::new(),
+            network,
+            slots: Vec::new(),
+            trace: Trace::new(keep_lines),
+            load: true,
+            healed: false,
+            clients_rng: SimRng::stream(seed, "clients", 0),
+            faults_rng: SimRng::stream(seed, "faults", 0),
+            report: Report::default(),
+            plan,
+        };
+        for node in 0..world.plan.nodes() {
+            let slot = world.make_slot(node, seed);
+            world.slots.push(slot);
+        }
+        world.schedule_plan();
+        world
+    }
+
+    fn make_slot(&self, node: usize, seed: u64) -> Slot {
+        let behaviours = self.plan.behaviours(node);
+        if !behaviours.is_empty() && !behaviours.contains(&Behaviour::CrashLooper) {
+            let seat = Seat {
+                member: node as u16,
+                key: member_key(node),
+                chain_id: self.chain_id,
+                committee: self.committee.clone(),
+                nodes: self.plan.nodes(),
+            };
+            return Slot::Puppet(Box::new(Puppet::new(
+                seat,
+                behaviours,
+                SimRng::stream(seed, "puppet", node as u64),
+            )));
+        }
+        let me = (node < self.plan.members()).then_some(MemberIndex(node as u16));
+        let mut parameters = self.plan.parameters.clone();
+        parameters.start_time_ms = START_MS;
+        let config = Config {
+            chain_id: self.chain_id,
+            committee: self.committee.clone(),
+            me,
+            parameters,
+        };
+        let skew = self.plan.skews.get(node).copied().unwrap_or_default();
+        let clock = SkewedClock::new(
+            START_MS.saturating_add_signed(skew.offset_ms),
+            skew.drift_ppm,
+        );
+        Slot::Honest(Box::new(Node::new(
+            config,
+            me.map(|_| member_key(node)),
+            clock,
+        )))
+    }
+
+    fn schedule_plan(&mut self) {
+        for (at_us, action) in self.plan.actions.clone() {
+            self.queue.push(at_us, Happening::Action(action));
+        }
+        for (member, behaviours) in self.plan.adversaries.clone() {
+            let looper = behaviours.contains(&Behaviour::CrashLooper);
+            self.queue.push(
+                DISTURB_US,
+                if looper {
+                    Happening::CrashLoop(member)
+                } else {
+                    Happening::Disturb(member)
+                },
+            );
+        }
+        self.queue.push(0, Happening::Submit);
+        self.queue.push(SAMPLE_US, Happening::Sample);
+        self.queue.push(self.plan.chaos_us, Happening::Heal);
+    }
+
+    /// Runs to the end: through the chaos phase, then until everything accepted is committed, or time is up.
+    pub fn run(mut self) -> Report {
+        for node in 0..self.slots.len() {
+            self.start(node);
+        }
+        let end_us = self.plan.chaos_us + self.plan.settle_us;
+        while self.report.violations.is_empty() && !self.is_settled() {
+            let Some(happening) = self.queue.pop(end_us) else {
+                self.check_liveness();
+                break;
+            };
+            self.happen(happening);
+        }
+        self.finish()
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
+            Happening::Process {
+                node,
+                incarnation,
+                from,
+                bytes,
+            } => {
+                if self.runs(node, incarnation) {
+                    self.process(from, node, bytes);
+                }
+            }
+            Happening::Timer { node, incarnation } => self.timer(node, incarnation),
+            Happening::Synced {
+                node,
+                incarnation,
+                position,
+            } => {
+                if self.runs(node, incarnation) {
+                    let effects = self.honest(node).synced(position);
+                    self.carry_out(node, effects);
+                }
+            }
+            Happening::Executed {
+                node,
+                incarnation,
+                executed,
+            } => {
+                if self.runs(node, incarnation) {
+                    let Executed {
+                        commit,
+                        outcomes_root,
+                        state_root,
+                    } = executed;
+                    self.input(
+                        node,
+                        Input::Executed {
+                            commit,
+                            outcomes_root,
+                            state_root,
+                        },
+                    );
+                }
+            }
+            Happening::Action(action) => self.act(action),
+            Happening::Submit => self.submit_next(),
+            Happening::Disturb(member) => self.disturb(member),
+            Happening::CrashLoop(member) => self.crash_loop(member),
+            Happening::Sample => self.sample(),
+            Happening::Heal => self.heal(),
+        }
+    }
+
+    fn runs(&self, node: usize, incarnation: u64) -> bool {
+        match &self.slots[node] {
+            Slot::Honest(node) => node.is_up() && node.incarnation() == incarnation,
+            Slot::Puppet(_) => true,
+        }
+    }
+
+    fn honest(&mut self, node: usize) -> &mut Node {
+        match &mut self.slots[node] {
+            Slot::Honest(node) => node,
+            Slot::Puppet(_) => unreachable!("n{node} has no replica"),
+        }
+    }
+
+    /// Gives an input to an honest node and carries out what follows.
+    fn input(&mut self, node: usize, input: Input) {
+        let now_us = self.queue.now_us();
+        let effects = self.honest(node).handle(now_us, input);
+        self.carry_out(node, effects);
+    }
+
+    fn timer(&mut self, node: usize, incarnation: u64) {
+        if !self.runs(node, incarnation) {
+            return;
+        }
+        let now_us = self.queue.now_us();
+        let driver = self.honest(node);
+        driver.timer_us = None;
+        if driver
+            .deadline_us()
+            .is_some_and(|deadline| deadline <= now_us)
+        {
+            let spins = self.limits.timer(node, now_us);
+            self.check(spins);
+            self.input(node, Input::Timeout);
+        }
+        self.arm_timer(node);
+    }
+
+    /// Makes sure that the node is called when its replica wants to be.
+    fn arm_timer(&mut self, node: usize) {
+        let now_us = self.queue.now_us();
+        let driver = self.honest(node);
+        let Some(deadline_us) = driver.deadline_us() else {
+            return;
+        };
+        let at_us = deadline_us.max(now_us);
+        if driver.timer_us.is_none_or(|armed| at_us < armed) {
+            driver.timer_us = Some(at_us);
+            let incarnation = driver.incarnation();
+            self.queue
+                .push(at_us, Happening::Timer { node, incarnation });
+        }
+    }
+
+    /// A client submits the next transaction, and thinks about the one after.
+    fn submit_next(&mut self) {
+        let every_us = self.plan.load.every_us;
+        let next_us = self.queue.now_us() + self.clients_rng.between(1, 2 * every_us);
+        if next_us < self.plan.chaos_us {
+            self.queue.push(next_us, Happening::Submit);
+        }
+        if self.load {
+            let (id, body) = self
+                .clients
+                .make(self.plan.load.bytes, &mut self.clients_rng);
+            let members: Vec<usize> = (0..self.plan.members())
+                .filter(|node| self.takes_transactions(*node))
+                .collect();
+            if !members.is_empty() {
+                let node = *self.clients_rng.choose(&members);
+                self.submit(node, id, body);
+            }
+        }
+    }
+
+    fn takes_transactions(&self, node: usize) -> bool {
+        self.plan.is_honest(node)
+            && matches!(&self.slots[node], Slot::Honest(driver) if driver.is_up())
+    }
+
+    fn submit(&mut self, node: usize, id: u64, body: Bytes) {
+        let now_us = self.queue.now_us();
+        let round = self
+            .honest(node)
+            .status()
+            .map_or(0, |status| status.round.0);
+        // Known before its effects are carried out: they may hold the event with it.
+        let (result, effects) = self.honest(node).submit(now_us, body);
+        self.trace
+            .step(now_us, node, "submit", &id.to_le_bytes(), || {
+                format!("transaction {id}: {result:?}")
+            });
+        if result.is_ok() {
+            self.clients.accepted(id, node, now_us, round);
+        }
+        self.carry_out(node, effects);
+    }
+
+    fn sample(&mut self) {
+        let now_us = self.queue.now_us();
+        self.queue.push(now_us + SAMPLE_US, Happening::Sample);
+        for node in 0..self.slots.len() {
+            let Slot::Honest(driver) = &self.slots[node] else {
+                continue;
+            };
+            if let Some(status) = driver.status() {
+                let finding = self.limits.sample(node, &status);
+                self.check(finding);
+            }
+        }
+    }
+
+    /// Lets the schedule that adversaries look at follow a commit.
+    fn follow_schedule(&mut self, commit: &shadowgraph::Commit) {
+        let cited = commit.events.iter().map(|event| Cited {
+            creator: event.creator().0,
+            round: event.round().0,
+            parents: event
+                .parents()
+                .iter()
+                .filter(|p| p.round.next() == event.round())
+                .map(|p| p.creator.0)
+                .collect(),
+        });
+        self.schedule.commit(commit.leader.round.0, cited);
+    }
+
+    fn latency(&mut self, node: usize, commit: &shadowgraph::Commit) {
+        let committed_us = self.queue.now_us();
+        for (_, bytes) in LedgerChecker::transactions(commit) {
+            let Some(submission) = self.clients.submission(&bytes) else {
+                continue;
+            };
+            if let (true, Some((_, created_us))) = (submission.node == node, submission.event) {
+                let submitted_us = submission.at_us;
+                self.report.latencies.push(Latency {
+                    node,
+                    submitted_us,
+                    created_us,
+                    committed_us,
+                });
+            }
+        }
+    }
+
+    /// Notes a violation.
+    fn check(&mut self, finding: Finding) {
+        if let Err((check, text)) = finding {
+            let at_us = self.queue.now_us();
+            self.trace
+                .step(at_us, 0, "VIOLATION", check.as_bytes(), || {
+                    format!("{check}: {text}")
+                });
+            self.report
+                .violations
+                .push(Violation { at_us, check, text });
+        }
+    }
+}
