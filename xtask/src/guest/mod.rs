@@ -1,22 +1,12 @@
 //! Guest images of our own: built from Debian's packages, without root, reproducibly.
+//!
+//! The same packages give the same bytes. Nothing is installed on the building machine: packages are downloaded into a
+//! cache and unpacked beside it. What an image contains is in `micro.rs`; how it is written, in `cpio.rs`; where its
+//! packages come from, in `debs.rs`; kernel modules, in `modules.rs`.
 
-use std::path::{Path, PathBuf};
+mod cpio;
+mod debs;
+mod micro;
+mod modules;
 
-/// The files of the micro guest.
-pub struct MicroGuest {
-    /// Linux kernel.
-    pub kernel: PathBuf,
-    /// Initial RAM disk: the whole system.
-    pub initrd: PathBuf,
-    /// Kernel command line to boot it with.
-    pub cmdline: String,
-}
-
-/// Builds the micro guest into `out` (kept and reused while its inputs are unchanged).
-///
-/// # Errors
-/// When Debian's packages cannot be downloaded or unpacked.
-pub fn build_micro(out: &Path) -> anyhow::Result<MicroGuest> {
-    let _ = out;
-    unimplemented!()
-}
+pub use micro::build_micro;
