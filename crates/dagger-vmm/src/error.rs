@@ -18,7 +18,9 @@ pub enum VmmError {
         reason: String,
     },
     /// QEMU is not installed.
-    #[error("{program} is not installed on this host; install it (Debian: apt-get install {package})")]
+    #[error(
+        "{program} is not installed on this host; install it (Debian: apt-get install {package})"
+    )]
     QemuMissing {
         /// The program looked for.
         program: String,
@@ -29,7 +31,9 @@ pub enum VmmError {
     #[error("instance {0} is not on this host; list the instances and use one of them")]
     NotFound(InstanceId),
     /// An instance of this id exists with another specification.
-    #[error("instance {0} exists already with another specification; remove it first or raise the lease epoch")]
+    #[error(
+        "instance {0} exists already with another specification; remove it first or raise the lease epoch"
+    )]
     Exists(InstanceId),
     /// The instance runs, and this wants it stopped.
     #[error("instance {0} is running; stop it first")]
@@ -75,18 +79,19 @@ pub enum VmmError {
         log: PathBuf,
     },
     /// The shim holds its lock but does not answer.
-    #[error("the shim of instance {id} does not answer ({reason}); it may be frozen: look at its process, or remove the instance")]
+    #[error(
+        "the shim of instance {id} does not answer ({reason}); it may be frozen: look at its process, or remove the instance"
+    )]
     ShimSilent {
         /// Which instance.
         id: InstanceId,
         /// What is known.
         reason: String,
     },
-    /// QEMU does not answer, or answers nonsense.
-    #[error("QEMU's control channel failed: {0}; the VM is stopped hard if this persists")]
-    Qmp(String),
     /// The guest's port cannot be reached.
-    #[error("port {port} of instance {id} cannot be reached: {reason}; is a server listening in the guest?")]
+    #[error(
+        "port {port} of instance {id} cannot be reached: {reason}; is a server listening in the guest?"
+    )]
     Dial {
         /// Which instance.
         id: InstanceId,
@@ -123,7 +128,6 @@ impl VmmError {
             Self::DiskFull { .. } => "E_DISK_FULL",
             Self::ShimFailed { .. } => "E_SHIM_FAILED",
             Self::ShimSilent { .. } => "E_SHIM_SILENT",
-            Self::Qmp(_) => "E_QMP",
             Self::Dial { .. } => "E_GUEST_UNREACHABLE",
             Self::Io { .. } => "E_HOST_IO",
         }
@@ -132,9 +136,15 @@ impl VmmError {
     /// Wraps an I/O error, telling a full disk from other failures.
     pub(crate) fn io(doing: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
-        if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {
+        if source.kind() == io::ErrorKind::StorageFull
+            || source.kind() == io::ErrorKind::QuotaExceeded
+        {
             return Self::DiskFull { path };
         }
-        Self::Io { doing, path, source }
+        Self::Io {
+            doing,
+            path,
+            source,
+        }
     }
 }

@@ -36,8 +36,16 @@ impl FakeVmm {
     pub fn expire_leases(&self, now_boottime_ms: u64) {
         let due: Vec<_> = {
             let state = self.locked();
-            let due = |s: &InstanceStatus| s.lease_deadline_boottime_ms.is_some_and(|d| d <= now_boottime_ms);
-            state.instances.values().filter(|(_, s)| due(s)).map(|(_, s)| s.id).collect()
+            let due = |s: &InstanceStatus| {
+                s.lease_deadline_boottime_ms
+                    .is_some_and(|d| d <= now_boottime_ms)
+            };
+            state
+                .instances
+                .values()
+                .filter(|(_, s)| due(s))
+                .map(|(_, s)| s.id)
+                .collect()
         };
         for id in due {
             self.end(id, StopCode::LeaseExpired);
@@ -45,23 +53,32 @@ impl FakeVmm {
     }
 
     fn end(&self, id: InstanceId, code: StopCode) {
-        if let Some((_, status)) = self.locked().instances.get_mut(&id) {
-            if !matches!(status.state, InstanceState::Stopped { .. }) {
-                status.state = InstanceState::Stopped { code, text: code.to_string() };
-                status.qemu_pid = None;
-                status.shim_pid = None;
-                status.stopped_ms = Some(unix_ms());
-            }
+        if let Some((_, status)) = self.locked().instances.get_mut(&id)
+            && !matches!(status.state, InstanceState::Stopped { .. })
+        {
+            status.state = InstanceState::Stopped {
+                code,
+                text: code.to_string(),
+            };
+            status.qemu_pid = None;
+            status.shim_pid = None;
+            status.stopped_ms = Some(unix_ms());
         }
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, FakeState> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Vmm for FakeVmm {
-    async fn start(&self, spec: &InstanceSpec, lease_deadline_boottime_ms: Option<u64>) -> Result<(), VmmError> {
+    async fn start(
+        &self,
+        spec: &InstanceSpec,
+        lease_deadline_boottime_ms: Option<u64>,
+    ) -> Result<(), VmmError> {
         spec.check()?;
         if lease_deadline_boottime_ms.is_some_and(|d| d <= boottime_ms()) {
             return Err(VmmError::LeaseExpired(spec.id));
@@ -69,7 +86,10 @@ impl Vmm for FakeVmm {
         let mut state = self.locked();
         if state.fail_starts > 0 {
             state.fail_starts -= 1;
-            return Err(VmmError::QemuMissing { program: "fake".into(), package: "fake" });
+            return Err(VmmError::QemuMissing {
+                program: "fake".into(),
+                package: "fake",
+            });
         }
         if let Some((known, status)) = state.instances.get(&spec.id) {
             if known != spec {
@@ -96,7 +116,11 @@ impl Vmm for FakeVmm {
     }
 
     async fn list(&self) -> Vec<InstanceStatus> {
-        self.locked().instances.values().map(|(_, s)| s.clone()).collect()
+        self.locked()
+            .instances
+            .values()
+            .map(|(_, s)| s.clone())
+            .collect()
     }
 
     async fn status(&self, id: InstanceId) -> Option<InstanceStatus> {
@@ -109,7 +133,9 @@ impl Vmm for FakeVmm {
         if matches!(status.state, InstanceState::Stopped { .. }) {
             return Err(VmmError::NotRunning(id));
         }
-        status.lease_deadline_boottime_ms = status.lease_deadline_boottime_ms.max(Some(deadline_boottime_ms));
+        status.lease_deadline_boottime_ms = status
+            .lease_deadline_boottime_ms
+            .max(Some(deadline_boottime_ms));
         Ok(())
     }
 
@@ -117,7 +143,14 @@ impl Vmm for FakeVmm {
         if self.status(id).await.is_none() {
             return Err(VmmError::NotFound(id));
         }
-        self.end(id, if mode == StopMode::Kill { StopCode::Killed } else { StopCode::Stopped });
+        self.end(
+            id,
+            if mode == StopMode::Kill {
+                StopCode::Killed
+            } else {
+                StopCode::Stopped
+            },
+        );
         Ok(())
     }
 

@@ -8,10 +8,15 @@
 //! CLOCK_BOOTTIME; Unix times are for showing.
 
 mod clock;
+mod control;
 mod error;
 mod fake;
 mod host;
 mod host_key;
+mod qcow2;
+mod qemu;
+mod record;
+mod seed;
 mod shim;
 mod spec;
 mod status;
@@ -24,8 +29,9 @@ pub use host::Host;
 pub use host_key::new_ssh_host_key;
 pub use shim::shim_main;
 pub use spec::{
-    AccelChoice, Accelerator, BootSource, DISK_MIB_MAX, DiskFormat, Firmware, InstanceId, InstanceSpec, MEMORY_MIB_MAX,
-    MEMORY_MIB_MIN, Profile, SSH_KEYS_MAX, Seed, USER_DATA_BYTES_MAX, VCPUS_MAX,
+    AccelChoice, Accelerator, BootSource, DISK_MIB_MAX, DiskFormat, Firmware, InstanceId,
+    InstanceSpec, MEMORY_MIB_MAX, MEMORY_MIB_MIN, Profile, SSH_KEYS_MAX, Seed, USER_DATA_BYTES_MAX,
+    VCPUS_MAX,
 };
 pub use status::{InstanceState, InstanceStatus, StopCode, StopMode};
 pub use vmm::Vmm;

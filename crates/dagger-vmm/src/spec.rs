@@ -44,8 +44,15 @@ impl FromStr for InstanceId {
     /// Reads exactly the form that `Display` writes (no signs, no leading zeros).
     fn from_str(text: &str) -> Result<Self, ()> {
         let (vm, epoch) = text.split_once('-').ok_or(())?;
-        let id = Self { vm: vm.parse().map_err(|_| ())?, lease_epoch: epoch.parse().map_err(|_| ())? };
-        if id.to_string() == text { Ok(id) } else { Err(()) }
+        let id = Self {
+            vm: vm.parse().map_err(|_| ())?,
+            lease_epoch: epoch.parse().map_err(|_| ())?,
+        };
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(())
+        }
     }
 }
 
@@ -204,7 +211,9 @@ pub struct InstanceSpec {
 fn is_dns_label(text: &str) -> bool {
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
         && bytes[0] != b'-'
         && bytes[bytes.len() - 1] != b'-'
 }
@@ -215,48 +224,97 @@ impl InstanceSpec {
     /// # Errors
     /// [`VmmError::InvalidSpec`] with the field and the reason.
     pub fn check(&self) -> Result<(), VmmError> {
-        let refuse = |field: &'static str, reason: String| Err(VmmError::InvalidSpec { field, reason });
+        let refuse =
+            |field: &'static str, reason: String| Err(VmmError::InvalidSpec { field, reason });
         if !(1..=VCPUS_MAX).contains(&self.vcpus) {
-            return refuse("vcpus", format!("{} is not within 1..={VCPUS_MAX}", self.vcpus));
+            return refuse(
+                "vcpus",
+                format!("{} is not within 1..={VCPUS_MAX}", self.vcpus),
+            );
         }
         if !(MEMORY_MIB_MIN..=MEMORY_MIB_MAX).contains(&self.memory_mib) {
-            return refuse("memory_mib", format!("{} is not within {MEMORY_MIB_MIN}..={MEMORY_MIB_MAX}", self.memory_mib));
+            return refuse(
+                "memory_mib",
+                format!(
+                    "{} is not within {MEMORY_MIB_MIN}..={MEMORY_MIB_MAX}",
+                    self.memory_mib
+                ),
+            );
         }
         if self.disk_mib > DISK_MIB_MAX {
-            return refuse("disk_mib", format!("{} is above {DISK_MIB_MAX}", self.disk_mib));
+            return refuse(
+                "disk_mib",
+                format!("{} is above {DISK_MIB_MAX}", self.disk_mib),
+            );
         }
         if !is_dns_label(&self.seed.hostname) {
-            return refuse("hostname", format!("{:?} is not a DNS label", self.seed.hostname));
+            return refuse(
+                "hostname",
+                format!("{:?} is not a DNS label", self.seed.hostname),
+            );
         }
         if self.seed.instance_id.is_empty()
             || self.seed.instance_id.len() > 128
-            || !self.seed.instance_id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+            || !self
+                .seed
+                .instance_id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
         {
-            return refuse("instance_id", "wants 1 to 128 of A-Z a-z 0-9 - _ . :".into());
+            return refuse(
+                "instance_id",
+                "wants 1 to 128 of A-Z a-z 0-9 - _ . :".into(),
+            );
         }
         if self.seed.ssh_authorized_keys.len() > SSH_KEYS_MAX {
             return refuse("ssh_keys", format!("more than {SSH_KEYS_MAX} keys"));
         }
         for (index, key) in self.seed.ssh_authorized_keys.iter().enumerate() {
             if let Err(error) = ssh_key::PublicKey::from_openssh(key) {
-                return refuse("ssh_keys", format!("key {index} is not an OpenSSH public key: {error}"));
+                return refuse(
+                    "ssh_keys",
+                    format!("key {index} is not an OpenSSH public key: {error}"),
+                );
             }
         }
         match ssh_key::PrivateKey::from_openssh(&self.seed.ssh_host_key_pem) {
             Ok(key) if key.algorithm() == ssh_key::Algorithm::Ed25519 && !key.is_encrypted() => {}
-            _ => return refuse("ssh_host_key", "is not a plain OpenSSH ed25519 private key".into()),
+            _ => {
+                return refuse(
+                    "ssh_host_key",
+                    "is not a plain OpenSSH ed25519 private key".into(),
+                );
+            }
         }
-        if self.seed.user_data.as_ref().is_some_and(|d| d.len() > USER_DATA_BYTES_MAX) {
-            return refuse("user_data", format!("is longer than {USER_DATA_BYTES_MAX} bytes"));
+        if self
+            .seed
+            .user_data
+            .as_ref()
+            .is_some_and(|d| d.len() > USER_DATA_BYTES_MAX)
+        {
+            return refuse(
+                "user_data",
+                format!("is longer than {USER_DATA_BYTES_MAX} bytes"),
+            );
         }
         match &self.boot {
-            BootSource::Direct { cmdline, .. } if cmdline.len() > 2048 || cmdline.chars().any(char::is_control) => {
-                refuse("cmdline", "is longer than 2048 bytes or holds control characters".into())
+            BootSource::Direct { cmdline, .. }
+                if cmdline.len() > 2048 || cmdline.chars().any(char::is_control) =>
+            {
+                refuse(
+                    "cmdline",
+                    "is longer than 2048 bytes or holds control characters".into(),
+                )
             }
-            BootSource::Disk { .. } if self.profile == Profile::Microvm => {
-                refuse("profile", "microvm boots a kernel directly; a disk image wants q35".into())
-            }
+            BootSource::Disk { .. } if self.profile == Profile::Microvm => refuse(
+                "profile",
+                "microvm boots a kernel directly; a disk image wants q35".into(),
+            ),
             _ => Ok(()),
         }
     }
 }
+
+#[cfg(test)]
+#[path = "spec_tests.rs"]
+pub(crate) mod tests;

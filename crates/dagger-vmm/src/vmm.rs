@@ -21,9 +21,17 @@ pub trait Vmm: Send + Sync + 'static {
     /// One instance; none if it is not here.
     fn status(&self, id: InstanceId) -> impl Future<Output = Option<InstanceStatus>> + Send;
     /// Moves the watchdog's deadline on; never back.
-    fn renew(&self, id: InstanceId, deadline_boottime_ms: u64) -> impl Future<Output = Result<(), VmmError>> + Send;
+    fn renew(
+        &self,
+        id: InstanceId,
+        deadline_boottime_ms: u64,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
     /// Stops an instance: returns when a graceful stop is under way, or when a hard one is done.
-    fn stop(&self, id: InstanceId, mode: StopMode) -> impl Future<Output = Result<(), VmmError>> + Send;
+    fn stop(
+        &self,
+        id: InstanceId,
+        mode: StopMode,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
     /// Stops hard if need be, and releases the storage.
     fn remove(&self, id: InstanceId) -> impl Future<Output = Result<(), VmmError>> + Send;
 }

@@ -1,10 +1,73 @@
 //! The shim: one small process per instance that owns QEMU, its exit, its console and its lease.
+//!
+//! Started by the host, it lives until QEMU has ended; the daemon may come and go. One thread, one `poll` loop
+//! (`watch.rs`), no runtime. What it decides is in `guard.rs`; how QEMU is started, in `process.rs`; the conversation with
+//! it, in `running.rs`; the host's connections, in `connections.rs`.
 
+mod connections;
+mod console;
+mod guard;
+mod process;
+mod running;
+mod watch;
+
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-/// Entry of `dagger vm-shim --dir DIR`. Runs until QEMU has ended. Starts no runtime and no thread.
+use crate::record::{LAUNCH_FILE, Launch, Lock, read_json};
+
+/// How long another holder of the lock (a host that prepares) is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Entry of `dagger vm-shim --dir DIR`. Runs until QEMU has ended. Starts no runtime and no thread: call it first.
+///
+/// Writes `ready` to standard output once the instance is in its care, and complaints to standard error.
 pub fn shim_main(dir: &Path) -> ExitCode {
-    let _ = dir;
-    unimplemented!()
+    match serve(dir) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vm-shim {}: {error}", dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(dir: &Path) -> io::Result<()> {
+    // Paths to sockets are short this way, however deep the data directory lies.
+    std::env::set_current_dir(dir)?;
+    // A session of its own: neither the daemon's terminal nor its process group reaches it. Fails only if it leads one.
+    let _ = nix::unistd::setsid();
+    let lock = take_lock()?;
+    let launch: Launch = read_json(Path::new(LAUNCH_FILE))
+        .ok_or_else(|| io::Error::other("no launch file; start the VM again"))?;
+    let mut watch = watch::Watch::new(launch, lock)?;
+    watch.begin();
+    say_ready();
+    watch.run()
+}
+
+fn take_lock() -> io::Result<Lock> {
+    let since = Instant::now();
+    loop {
+        if let Some(lock) = Lock::take(Path::new("."))? {
+            return Ok(lock);
+        }
+        if since.elapsed() > LOCK_PATIENCE {
+            return Err(io::Error::other("another shim has this instance"));
+        }
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// Tells the host, then lets go of its pipe.
+fn say_ready() {
+    let mut out = io::stdout();
+    let _ = out.write_all(b"ready\n");
+    let _ = out.flush();
+    if let Ok(null) = std::fs::File::options().write(true).open("/dev/null") {
+        let _ = nix::unistd::dup2_stdout(&null);
+    }
 }

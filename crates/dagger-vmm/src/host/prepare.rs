@@ -1,0 +1,182 @@
+//! Makes an instance's directory ready for its shim: disk, seed, launch file. Blocking.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::clock::boot_id;
+use crate::error::VmmError;
+use crate::qcow2;
+use crate::qemu::args::{DISK_FILE, SEED_FILE, UEFI_CODE, UEFI_VARS, UEFI_VARS_FILE};
+use crate::record::{LAUNCH_FILE, Launch, Lock, STATE_FILE, read_json, write_atomically};
+use crate::seed;
+use crate::spec::{BootSource, DiskFormat, Firmware, InstanceSpec};
+
+const MIB: u64 = 1024 * 1024;
+
+/// What is to be prepared.
+pub struct Plan {
+    /// The instance's directory.
+    pub dir: PathBuf,
+    /// The instance.
+    pub spec: InstanceSpec,
+    /// QEMU.
+    pub qemu: PathBuf,
+    /// Where the verdict on KVM is kept.
+    pub accel_file: PathBuf,
+    /// First deadline of the watchdog.
+    pub lease_deadline_boottime_ms: Option<u64>,
+}
+
+/// The outcome.
+pub enum Prepared {
+    /// A shim may start.
+    Ready,
+    /// A shim has it already.
+    Running,
+}
+
+/// Prepares; what is there already stays. The launch file comes last: a directory without one was never finished.
+pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
+    let Plan { dir, spec, .. } = plan;
+    check_sources(spec)?;
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(VmmError::io("making", dir, error));
+        }
+        _ => {}
+    }
+    let lock = Lock::take(dir).map_err(|e| VmmError::io("locking", dir, e))?;
+    let launch_file = dir.join(LAUNCH_FILE);
+    let known: Option<Launch> = read_json(&launch_file);
+    if known.as_ref().is_some_and(|k| k.spec != *spec) {
+        return Err(VmmError::Exists(spec.id));
+    }
+    if lock.is_none() {
+        return Ok(Prepared::Running);
+    }
+    if known.is_none() {
+        // Whatever an interrupted preparation left is not trusted.
+        for name in [DISK_FILE, SEED_FILE, STATE_FILE, UEFI_VARS_FILE] {
+            remove_if_there(&dir.join(name))?;
+        }
+        make_disk(spec, dir)?;
+        let path = dir.join(SEED_FILE);
+        write_new(&path, &seed::disk_image(spec)).map_err(|e| VmmError::io("writing", path, e))?;
+    }
+    remove_if_there(&dir.join(STATE_FILE))?;
+    let launch = Launch {
+        spec: spec.clone(),
+        qemu: plan.qemu.clone(),
+        accel_file: plan.accel_file.clone(),
+        lease_deadline_boottime_ms: plan.lease_deadline_boottime_ms,
+        boot_id: boot_id(),
+    };
+    let bytes = serde_json::to_vec(&launch).expect("a launch is plain data");
+    write_atomically(&launch_file, &bytes).map_err(|e| VmmError::io("writing", launch_file, e))?;
+    Ok(Prepared::Ready)
+}
+
+/// Everything the instance boots from is there and is what it claims to be.
+fn check_sources(spec: &InstanceSpec) -> Result<(), VmmError> {
+    match &spec.boot {
+        BootSource::Direct { kernel, initrd, .. } => {
+            open("kernel", kernel)?;
+            initrd
+                .as_deref()
+                .map_or(Ok(()), |initrd| open("initrd", initrd).map(drop))
+        }
+        BootSource::Disk {
+            base,
+            format,
+            firmware,
+        } => {
+            let wanted = base_bytes(base, *format)?;
+            if wanted > spec.disk_mib * MIB {
+                let reason = format!(
+                    "of {} MiB is smaller than the image's {} MiB",
+                    spec.disk_mib,
+                    wanted.div_ceil(MIB)
+                );
+                return Err(VmmError::InvalidSpec {
+                    field: "disk_mib",
+                    reason,
+                });
+            }
+            if *firmware == Firmware::Uefi && !Path::new(UEFI_CODE).is_file() {
+                return Err(VmmError::QemuMissing {
+                    program: UEFI_CODE.into(),
+                    package: "ovmf",
+                });
+            }
+            Ok(())
+        }
+    }
+}
+
+fn open(what: &'static str, path: &Path) -> Result<File, VmmError> {
+    File::open(path).map_err(|source| VmmError::ImageMissing {
+        what,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Size of the disk that an image holds. A qcow2 is refused if its header names other files.
+fn base_bytes(base: &Path, format: DiskFormat) -> Result<u64, VmmError> {
+    let mut file = open("disk image", base)?;
+    let refuse = |reason: String| VmmError::BadImage {
+        path: base.to_owned(),
+        reason,
+    };
+    let metadata = file.metadata().map_err(|e| refuse(e.to_string()))?;
+    if !metadata.is_file() {
+        return Err(refuse("it is not a plain file".into()));
+    }
+    match format {
+        DiskFormat::Raw if metadata.len() == 0 => Err(refuse("it is empty".into())),
+        DiskFormat::Raw => Ok(metadata.len()),
+        DiskFormat::Qcow2 => qcow2::inspect(&mut file)
+            .map(|q| q.virtual_bytes)
+            .map_err(refuse),
+    }
+}
+
+fn make_disk(spec: &InstanceSpec, dir: &Path) -> Result<(), VmmError> {
+    let path = dir.join(DISK_FILE);
+    // QEMU wants at least a sector.
+    let bytes = (spec.disk_mib * MIB).max(MIB);
+    qcow2::create_empty(&path, bytes).map_err(|e| VmmError::io("writing", &path, e))?;
+    if matches!(
+        spec.boot,
+        BootSource::Disk {
+            firmware: Firmware::Uefi,
+            ..
+        }
+    ) {
+        let path = dir.join(UEFI_VARS_FILE);
+        fs::read(UEFI_VARS)
+            .and_then(|bytes| write_new(&path, &bytes))
+            .map_err(|e| VmmError::io("writing", &path, e))?;
+    }
+    Ok(())
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
+}
+
+fn remove_if_there(path: &Path) -> Result<(), VmmError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(VmmError::io("deleting", path, error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,59 @@
+//! Conversation with a shim over its unix socket.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use crate::control::{LINE_BYTES_MAX, Request, Response, line};
+use crate::record::CONTROL_SOCKET;
+
+/// How long a shim may take to answer. A hard stop takes QEMU up to a second and the kernel a while to free its memory.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Asks one question.
+pub async fn ask(dir: &Path, request: &Request, patience: Duration) -> io::Result<Response> {
+    let conversation = async {
+        let mut stream = connect(dir).await?;
+        stream.write_all(&line(request)).await?;
+        let mut answer = String::new();
+        let mut reader = BufReader::new((&mut stream).take(LINE_BYTES_MAX as u64));
+        reader.read_line(&mut answer).await?;
+        serde_json::from_str(&answer).map_err(|_| io::Error::other("the shim hung up"))
+    };
+    timeout(patience, conversation)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Asks for something after which the connection is no longer lines.
+pub async fn attach(dir: &Path, request: &Request) -> io::Result<UnixStream> {
+    let conversation = async {
+        let mut stream = connect(dir).await?;
+        stream.write_all(&line(request)).await?;
+        // Byte by byte: what follows the line belongs to the caller.
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') && answer.len() < LINE_BYTES_MAX {
+            answer.push(stream.read_u8().await?);
+        }
+        match serde_json::from_slice(&answer) {
+            Ok(Response::Done) => Ok(stream),
+            _ => Err(io::Error::other("the shim refused")),
+        }
+    };
+    timeout(PATIENCE, conversation)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+async fn connect(dir: &Path) -> io::Result<UnixStream> {
+    // A socket's path has at most 107 bytes; by way of the directory's descriptor any depth will do.
+    let dir = File::open(dir)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd())).join(CONTROL_SOCKET);
+    UnixStream::connect(path).await
+}

@@ -1,0 +1,102 @@
+//! QEMU as a child process: how it is started, so that it can never outlive its shim, and how its end is read.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid};
+
+use crate::qemu::args::arguments;
+use crate::record::{Launch, Lock};
+use crate::spec::Accelerator;
+
+/// A started QEMU and the shim's ends of its channels.
+pub struct Spawned {
+    /// The process.
+    pub child: Child,
+    /// Control channel.
+    pub qmp: UnixStream,
+    /// Serial line.
+    pub console: UnixStream,
+    /// What it complains of.
+    pub stderr: ChildStderr,
+}
+
+/// Starts QEMU in the current directory. It holds the lock too, so that a free lock proves that it is gone.
+pub fn spawn(launch: &Launch, accelerator: Accelerator, lock: &Lock) -> io::Result<Spawned> {
+    let (qmp, qmp_theirs) = UnixStream::pair()?;
+    let (console, console_theirs) = UnixStream::pair()?;
+    let mut command = Command::new(&launch.qemu);
+    command
+        .args(arguments(&launch.spec, accelerator))
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .stdin(Stdio::from(OwnedFd::from(qmp_theirs)))
+        .stdout(Stdio::from(OwnedFd::from(console_theirs)))
+        .stderr(Stdio::piped());
+    confine(&mut command, lock.raw_fd(), getpid());
+    let mut child = command.spawn()?;
+    let stderr = child.stderr.take().expect("it was asked for");
+    qmp.set_nonblocking(true)?;
+    console.set_nonblocking(true)?;
+    fcntl(&stderr, FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    Ok(Spawned {
+        child,
+        qmp,
+        console,
+        stderr,
+    })
+}
+
+/// What happens in the child before it becomes QEMU.
+#[allow(unsafe_code)]
+fn confine(command: &mut Command, lock_fd: i32, shim: Pid) {
+    let between_fork_and_exec = move || {
+        // QEMU dies with its shim, whatever ends the shim.
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != shim {
+            // The shim died before the line above took hold.
+            return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+        }
+        prctl::set_no_new_privs()?;
+        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        // SAFETY: the descriptor belongs to the shim's `Lock`, which outlives the child's start; this copy of it is the
+        // child's own and is only borrowed here.
+        let lock = unsafe { std::os::fd::BorrowedFd::borrow_raw(lock_fd) };
+        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        Ok(())
+    };
+    // SAFETY: the shim has one thread, so the child starts with consistent memory; the closure makes only system calls
+    // that are async-signal-safe and does not allocate.
+    unsafe {
+        command.pre_exec(between_fork_and_exec);
+    }
+}
+
+/// How QEMU ended, for people.
+pub fn describe(exit: ExitStatus) -> String {
+    match (exit.signal(), exit.code()) {
+        (Some(number), _) => match Signal::try_from(number) {
+            Ok(signal) => format!("killed by {signal}"),
+            Err(_) => format!("killed by signal {number}"),
+        },
+        (None, Some(code)) => format!("ended with status {code}"),
+        (None, None) => "ended".into(),
+    }
+}
+
+/// Kernel's count of processes killed for lack of memory since boot.
+pub fn oom_kills() -> u64 {
+    let vmstat = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    vmstat
+        .lines()
+        .find_map(|l| l.strip_prefix("oom_kill "))
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(0)
+}
