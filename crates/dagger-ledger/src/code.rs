@@ -75,7 +75,6 @@ codes! {
     StaleEpoch = 43, "stale_epoch", "The VM has a newer lease epoch; stop that instance and look at the ledger again.";
     WrongMachine = 44, "wrong_machine", "The VM is not placed on this node's machine.";
     WrongPhase = 45, "wrong_phase", "The VM's phase does not allow that now; see `dagger vm show`.";
-    OwnMachine = 46, "own_machine", "A member's word does not count for its own operator's machines.";
     QuotaExceeded = 47, "quota_exceeded", "The quota or allocation would be exceeded; delete something or ask the operator for more.";
     NotEmpty = 48, "not_empty", "Something still depends on it; remove that first.";
     KeepNeedsNoFailover = 49, "keep_needs_no_failover", "on_isolation = keep is only allowed with failover = none: an isolated VM that keeps running must never be started elsewhere.";

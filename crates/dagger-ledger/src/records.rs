@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Arch, Failover, Labels, OnIsolation, Placement, Starting, UserData};
+use crate::action::{Arch, Ended, Failover, Labels, OnIsolation, Placement, Starting, UserData};
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::manifest::ImageManifest;
 
@@ -26,6 +26,10 @@ pub struct OperatorRecord {
     pub member: Option<u16>,
     /// Where its member node can be dialled, as genesis says.
     pub address: Option<String>,
+    /// What VMs hold on its machines.
+    pub hosted: Resources,
+    /// What they have held so far.
+    pub usage: Usage,
 }
 
 /// A physical host.
@@ -57,8 +61,35 @@ pub struct MachineRecord {
     pub lapses: u32,
     /// VMs placed on it.
     pub vms: u32,
-    /// What each member attests, in the order of seats: `None` until its first word.
+    /// What members attest, in the order of seats; a member that has never said a word is not in it.
     pub heard_by: Vec<Heard>,
+    /// The round through its VMs after it lapsed or returned, while that is under way. No new VMs
+    /// meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
+}
+
+impl MachineRecord {
+    /// The region that placement knows; empty without the label.
+    pub fn region(&self) -> &str {
+        self.labels.get("region").map_or("", String::as_str)
+    }
+
+    /// True when new VMs may be placed on it, room permitting.
+    pub fn is_eligible(&self) -> bool {
+        self.state == MachineState::Up && !self.draining && self.sweep.is_none()
+    }
+}
+
+/// The round through a machine's VMs after its state changed, a bounded chunk per commit.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+pub struct Sweep {
+    /// Active time of the change: older rounds come first.
+    pub since_active_ms: u64,
+    /// VMs below this id are done.
+    pub next: VmId,
 }
 
 /// One member's standing word about a machine.
@@ -164,8 +195,65 @@ pub struct AccountRecord {
     pub created_ms: u64,
     /// VMs it has.
     pub vms: u64,
-    /// What its VMs hold.
+    /// What its VMs hold on machines.
     pub used: Resources,
+    /// What they have held so far.
+    pub usage: Usage,
+}
+
+/// Exact metering: amounts held, integrated over ledger time in ms.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+pub struct Usage {
+    /// Virtual CPUs times ms.
+    #[serde(with = "decimal")]
+    pub vcpu_ms: u128,
+    /// MiB of memory times ms.
+    #[serde(with = "decimal")]
+    pub memory_mib_ms: u128,
+    /// MiB of disk times ms.
+    #[serde(with = "decimal")]
+    pub disk_mib_ms: u128,
+    /// Ledger time up to which it is counted.
+    pub until_ms: u64,
+}
+
+impl Usage {
+    /// Counts what was held from `until_ms` to `now_ms`. 2^32 MiB for 2^63 ms stay far below 2^128.
+    pub fn settle(&mut self, held: &Resources, now_ms: u64) {
+        let span_ms = u128::from(now_ms.saturating_sub(self.until_ms));
+        self.vcpu_ms += u128::from(held.vcpus) * span_ms;
+        self.memory_mib_ms += u128::from(held.memory_mib) * span_ms;
+        self.disk_mib_ms += u128::from(held.disk_mib) * span_ms;
+        self.until_ms = self.until_ms.max(now_ms);
+    }
+}
+
+/// Large numbers stand as decimal strings in JSON.
+mod decimal {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<u128, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
 }
 
 /// An image.
@@ -212,6 +300,10 @@ pub struct VmRecord {
     pub deadline_active_ms: Option<u64>,
     /// Machines that let this placement fail, newest last; they are passed over until it runs.
     pub refused_by: Vec<MachineId>,
+    /// Machines in a row that could not run it.
+    pub attempts: u32,
+    /// It has been up since its disk was made, so the disk may hold something.
+    pub ran: bool,
     /// Goes up with every reboot that the customer asks for.
     pub boots: u64,
     /// The customer wants it on.
@@ -219,11 +311,11 @@ pub struct VmRecord {
     /// The guest's OpenSSH host key of this lease epoch.
     pub ssh_host_key: Option<String>,
     /// How it was started in this lease epoch.
-    pub started: Option<Starting>,
+    pub started: Option<Box<Starting>>,
     /// An address of the guest.
     pub address: Option<String>,
     /// What its machine last said when it stopped or failed.
-    pub ended: Option<crate::action::Ended>,
+    pub ended: Option<Box<Ended>>,
     /// Ledger time of its creation.
     pub created_ms: u64,
     /// Commit of its creation.

@@ -1,208 +1,301 @@
-//! The state machine: its parts, its start from genesis and its queries. What changes it lives in the files beside this one;
-//! the only ways in are [`Ledger::execute`] and [`Ledger::restore`].
+//! The state machine: its parts, its start from genesis and its queries. What changes it lives in the files beside this
+//! one; the only ways in are [`Ledger::execute`] and [`Ledger::restore`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod dirty;
+mod execute;
+mod explain_rule;
+mod failover;
+mod indexes;
+mod invariants;
+mod leases;
+mod objects;
+mod outcomes;
+mod phases;
+mod placement;
+mod replay;
+mod reports;
+mod snapshot;
+mod state_root;
+mod state_tree;
+mod vms;
 
-use crate::code::Code;
-use crate::commit::{CommitInput, CommitOutput};
-use crate::explain::Explanation;
+use borsh::{BorshDeserialize, BorshSerialize};
+
+pub use snapshot::RestoreError;
+pub use state_root::StateKey;
+
+use crate::commit::Change;
 use crate::genesis::{Genesis, Parameters};
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
-use crate::records::{AccountRecord, ImageRecord, MachineRecord, OperatorRecord, VmRecord, VmSpec};
-use crate::transaction::CheckedTransaction;
+use crate::records::{
+    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, Resources, Usage, VmRecord,
+};
+use dirty::Dirty;
+use failover::Brake;
+use indexes::{Indexes, Principal};
+use replay::Replay;
+use state_tree::StateTree;
 
 /// The whole state of a network after some commit.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ledger {
     chain_id: Digest,
     network: String,
     parameters: Parameters,
+    clock: Clock,
     operators: Vec<OperatorRecord>,
+    members: Vec<Seat>,
     machines: Vec<Option<MachineRecord>>,
     accounts: Vec<AccountRecord>,
     images: Vec<ImageRecord>,
     vms: Vec<Option<Box<VmRecord>>>,
+    brake: Brake,
+    replay: Replay,
+    /// Derived from the records; rebuilt on restore.
+    indexes: Indexes,
+    tree: StateTree,
+    dirty: Dirty,
+    /// Changes of the commit that is being executed.
+    changes: Vec<Change>,
+}
+
+/// Where the ledger stands in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Clock {
+    commit_index: Option<u64>,
+    commit_digest: [u8; 32],
+    time_ms: u64,
+    /// Ledger time with gaps between commits cut short: the time in which leases age.
+    active_ms: u64,
+    outcomes_root: [u8; 32],
+}
+
+/// A seat of the committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+struct Seat {
+    operator: OperatorId,
+    weight: u64,
+    newest_round: Option<u64>,
+    /// Active time of the last commit that held a new event of it.
+    fresh_active_ms: Option<u64>,
 }
 
 impl Ledger {
     /// The state before the first commit.
-    pub fn from_genesis(_genesis: &Genesis) -> Self {
-        unimplemented!()
-    }
-
-    /// Executes one commit. The only way in which the state moves.
-    pub fn execute(&mut self, _input: &CommitInput<'_>) -> CommitOutput {
-        unimplemented!()
-    }
-
-    /// Root over the whole state. Hashes what changed since it was last asked for.
-    pub fn state_root(&mut self) -> [u8; 32] {
-        unimplemented!()
+    pub fn from_genesis(genesis: &Genesis) -> Self {
+        let operator = |(i, o): (usize, &crate::genesis::GenesisOperator)| OperatorRecord {
+            id: OperatorId(i as u32),
+            name: o.name.clone(),
+            operator_key: o.operator_key,
+            consensus_key: o.consensus_key,
+            node_key: o.node_key,
+            weight: o.weight,
+            member: Some(i as u16),
+            address: o.address.clone(),
+            hosted: Resources::default(),
+            usage: Usage {
+                until_ms: genesis.time_ms,
+                ..Usage::default()
+            },
+        };
+        let operators: Vec<OperatorRecord> =
+            genesis.operators.iter().enumerate().map(operator).collect();
+        let seat = |o: &OperatorRecord| Seat {
+            operator: o.id,
+            weight: o.weight,
+            newest_round: None,
+            fresh_active_ms: None,
+        };
+        let mut ledger = Self {
+            chain_id: genesis.chain_id,
+            network: genesis.network.clone(),
+            parameters: genesis.parameters.clone(),
+            clock: Clock {
+                commit_index: None,
+                commit_digest: genesis.chain_id.0,
+                time_ms: genesis.time_ms,
+                active_ms: 0,
+                outcomes_root: [0; 32],
+            },
+            members: operators.iter().map(seat).collect(),
+            operators,
+            machines: Vec::new(),
+            accounts: Vec::new(),
+            images: Vec::new(),
+            vms: Vec::new(),
+            brake: Brake::default(),
+            replay: Replay::default(),
+            indexes: Indexes::default(),
+            tree: StateTree::default(),
+            dirty: Dirty::default(),
+            changes: Vec::new(),
+        };
+        ledger.rebuild_indexes();
+        ledger.mark_everything();
+        ledger
     }
 
     /// Chained root over all outcomes so far.
     pub fn outcomes_root(&self) -> [u8; 32] {
-        unimplemented!()
-    }
-
-    /// Ledger time at which something would lapse if a commit came then. `None`: nothing waits.
-    pub fn next_deadline_ms(&self) -> Option<u64> {
-        unimplemented!()
-    }
-
-    /// Advice before a transaction is gossiped: the code it would certainly get now. Says nothing about what the action itself would do.
-    pub fn check_admission(&self, _transaction: &CheckedTransaction) -> Result<(), Code> {
-        unimplemented!()
-    }
-
-    /// Where a VM would go if it were placed anew now, and why.
-    pub fn explain(&self, _vm: VmId) -> Option<Explanation> {
-        unimplemented!()
-    }
-
-    /// Where a VM of that account and spec would go now, and why.
-    pub fn explain_spec(&self, _account: AccountId, _spec: &VmSpec) -> Explanation {
-        unimplemented!()
-    }
-
-    /// The whole state as bytes; [`Ledger::restore`] gives a ledger with the same roots.
-    pub fn snapshot(&self) -> Vec<u8> {
-        unimplemented!()
-    }
-
-    /// The state that a snapshot holds. Compare its roots with a certificate before trusting it.
-    pub fn restore(_bytes: &[u8]) -> Result<Self, RestoreError> {
-        unimplemented!()
-    }
-
-    /// Checks that indexes, sums and records agree. Linear in the state; for tests and on demand.
-    pub fn invariants(&self) -> Result<(), String> {
-        unimplemented!()
-    }
-
-    /// Members' seats that attest a machine at present and count for it (rivals of its operator).
-    pub fn attesting_members(&self, _machine: MachineId) -> Vec<u16> {
-        unimplemented!()
+        self.clock.outcomes_root
     }
 
     /// The chain id.
     pub fn chain_id(&self) -> Digest {
         self.chain_id
     }
+
     /// Name of the network.
     pub fn network(&self) -> &str {
         &self.network
     }
+
     /// Ledger time: that of the last commit, or of genesis.
     pub fn time_ms(&self) -> u64 {
-        unimplemented!()
+        self.clock.time_ms
     }
+
     /// Time with commits, see [`Parameters::gap_cap_ms`].
     pub fn active_ms(&self) -> u64 {
-        unimplemented!()
+        self.clock.active_ms
     }
+
     /// Index of the last commit executed; `None` before the first.
     pub fn commit_index(&self) -> Option<u64> {
-        unimplemented!()
+        self.clock.commit_index
     }
+
     /// Digest of the last commit executed; the chain id before the first.
     pub fn commit_digest(&self) -> [u8; 32] {
-        unimplemented!()
+        self.clock.commit_digest
     }
+
     /// Parameters in force.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
+
     /// All operators, by id.
     pub fn operators(&self) -> impl Iterator<Item = &OperatorRecord> {
         self.operators.iter()
     }
+
     /// An operator.
     pub fn operator(&self, id: OperatorId) -> Option<&OperatorRecord> {
         self.operators.get(id.index())
     }
+
+    /// An operator, by its name.
+    pub fn operator_by_name(&self, name: &str) -> Option<&OperatorRecord> {
+        self.operator(*self.indexes.operator_names.get(name)?)
+    }
+
+    /// The operator in a seat of the present committee.
+    pub fn operator_of_member(&self, member: u16) -> Option<&OperatorRecord> {
+        self.operator(self.members.get(usize::from(member))?.operator)
+    }
+
     /// All machines, by id.
     pub fn machines(&self) -> impl Iterator<Item = &MachineRecord> {
         self.machines.iter().flatten()
     }
+
     /// A machine.
     pub fn machine(&self, id: MachineId) -> Option<&MachineRecord> {
         self.machines.get(id.index())?.as_ref()
     }
+
     /// A machine, by its name.
-    pub fn machine_by_name(&self, _name: &str) -> Option<&MachineRecord> {
-        unimplemented!()
+    pub fn machine_by_name(&self, name: &str) -> Option<&MachineRecord> {
+        self.machine(*self.indexes.machine_names.get(name)?)
     }
+
     /// The machine whose node has that key.
-    pub fn machine_by_node_key(&self, _key: &Key) -> Option<&MachineRecord> {
-        unimplemented!()
+    pub fn machine_by_node_key(&self, key: &Key) -> Option<&MachineRecord> {
+        match self.indexes.keys.get(key)? {
+            Principal::Node {
+                machine: Some(machine),
+                ..
+            } => self.machine(*machine),
+            _ => None,
+        }
     }
+
     /// All accounts, by id.
     pub fn accounts(&self) -> impl Iterator<Item = &AccountRecord> {
         self.accounts.iter()
     }
+
     /// An account.
     pub fn account(&self, id: AccountId) -> Option<&AccountRecord> {
         self.accounts.get(id.index())
     }
+
     /// An account, by its name.
-    pub fn account_by_name(&self, _name: &str) -> Option<&AccountRecord> {
-        unimplemented!()
+    pub fn account_by_name(&self, name: &str) -> Option<&AccountRecord> {
+        self.account(*self.indexes.account_names.get(name)?)
     }
+
+    /// The account with that key.
+    pub fn account_by_key(&self, key: &Key) -> Option<&AccountRecord> {
+        match self.indexes.keys.get(key)? {
+            Principal::Account(account) => self.account(*account),
+            _ => None,
+        }
+    }
+
     /// All images, by id.
     pub fn images(&self) -> impl Iterator<Item = &ImageRecord> {
         self.images.iter()
     }
+
     /// An image.
     pub fn image(&self, id: ImageId) -> Option<&ImageRecord> {
         self.images.get(id.index())
     }
+
     /// An image, by its full name `account/name`.
-    pub fn image_by_name(&self, _name: &str) -> Option<&ImageRecord> {
-        unimplemented!()
+    pub fn image_by_name(&self, name: &str) -> Option<&ImageRecord> {
+        self.image(*self.indexes.image_names.get(name)?)
     }
+
     /// All VMs, by id.
     pub fn vms(&self) -> impl Iterator<Item = &VmRecord> {
         self.vms.iter().flatten().map(Box::as_ref)
     }
+
     /// A VM.
     pub fn vm(&self, id: VmId) -> Option<&VmRecord> {
         self.vms.get(id.index())?.as_deref()
     }
+
     /// A VM, by account and name.
-    pub fn vm_by_name(&self, _account: AccountId, _name: &str) -> Option<&VmRecord> {
-        unimplemented!()
+    pub fn vm_by_name(&self, account: AccountId, name: &str) -> Option<&VmRecord> {
+        self.vm(*self.indexes.account_vms.get(account.index())?.get(name)?)
     }
+
     /// The VMs of an account, by name.
-    pub fn vms_of(&self, _account: AccountId) -> impl Iterator<Item = &VmRecord> {
-        self.vms()
+    pub fn vms_of(&self, account: AccountId) -> impl Iterator<Item = &VmRecord> {
+        let ids = self.indexes.account_vms.get(account.index()).into_iter();
+        ids.flat_map(|names| names.values())
+            .filter_map(|id| self.vm(*id))
     }
+
     /// The VMs that a machine holds, by id.
-    pub fn vms_on(&self, _machine: MachineId) -> impl Iterator<Item = &VmRecord> {
-        self.vms()
+    pub fn vms_on(&self, machine: MachineId) -> impl Iterator<Item = &VmRecord> {
+        let ids = self.indexes.machine_vms.get(machine.index()).into_iter();
+        ids.flatten().filter_map(|id| self.vm(*id))
+    }
+
+    fn vm_mut(&mut self, id: VmId) -> &mut VmRecord {
+        self.dirty.vm(id);
+        self.vms[id.index()].as_deref_mut().expect("the VM exists")
+    }
+
+    fn machine_mut(&mut self, id: MachineId) -> &mut MachineRecord {
+        self.dirty.machines.insert(id);
+        self.machines[id.index()]
+            .as_mut()
+            .expect("the machine exists")
     }
 }
-
-/// A snapshot cannot be restored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// Not a snapshot.
-    #[error("these bytes are not a ledger snapshot; fetch it again from another node")]
-    Malformed,
-    /// Of a version that this program does not read.
-    #[error(
-        "the snapshot has format version {0}, which this version does not read; upgrade this node"
-    )]
-    Version(u32),
-    /// It contradicts itself.
-    #[error("the snapshot is inconsistent ({0}); fetch it again from another node")]
-    Inconsistent(String),
-}
-
-#[allow(unused)]
-type Unused = (
-    BTreeMap<u8, u8>,
-    BTreeSet<u8>,
-    HashMap<u8, u8>,
-    VecDeque<u8>,
-);

@@ -1,0 +1,188 @@
+//! Actions on accounts, machines and images.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::action::{AccountCreate, ImagePublish, MachineAdd};
+use crate::code::Code;
+use crate::commit::{Change, Subject};
+use crate::ids::{AccountId, ImageId, MachineId, OperatorId};
+use crate::ledger::Ledger;
+use crate::ledger::execute::Done;
+use crate::ledger::indexes::Principal;
+use crate::ledger::state_root::StateKey;
+use crate::records::{AccountRecord, ImageRecord, MachineRecord, MachineState, Resources, Usage};
+
+impl Ledger {
+    pub(super) fn account_create(&mut self, sponsor: OperatorId, create: &AccountCreate) -> Done {
+        if self.indexes.account_names.contains_key(&create.account) {
+            return Err(Code::NameTaken.into());
+        }
+        if self.indexes.keys.contains_key(&create.key) {
+            return Err(Code::KeyInUse.into());
+        }
+        let id = AccountId(self.accounts.len() as u32);
+        self.accounts.push(AccountRecord {
+            id,
+            name: create.account.clone(),
+            key: create.key,
+            sponsor,
+            created_ms: self.clock.time_ms,
+            vms: 0,
+            used: Resources::default(),
+            usage: Usage {
+                until_ms: self.clock.time_ms,
+                ..Usage::default()
+            },
+        });
+        self.indexes
+            .account_names
+            .insert(create.account.clone(), id);
+        self.indexes.keys.insert(create.key, Principal::Account(id));
+        self.indexes.account_vms.push(BTreeMap::new());
+        self.indexes.spread.push(BTreeMap::new());
+        self.dirty.accounts.insert(id);
+        self.changes.push(Change::AccountCreated { account: id });
+        Ok(Some(Subject::Account(id)))
+    }
+
+    pub(super) fn machine_add(&mut self, operator: OperatorId, add: &MachineAdd) -> Done {
+        if self.indexes.machine_names.contains_key(&add.machine) {
+            return Err(Code::NameTaken.into());
+        }
+        // One daemon may be both: the member's node key may stand for one machine of the same operator.
+        match self.indexes.keys.get(&add.node_key) {
+            None => {}
+            Some(Principal::Node {
+                member: Some(of),
+                machine: None,
+            }) if *of == operator => {}
+            Some(_) => return Err(Code::KeyInUse.into()),
+        }
+        let id = MachineId(self.machines.len() as u32);
+        self.machines.push(Some(MachineRecord {
+            id,
+            name: add.machine.clone(),
+            operator,
+            node_key: add.node_key,
+            arch: add.arch,
+            capacity: Resources {
+                vcpus: add.vcpus,
+                memory_mib: add.memory_mib,
+                disk_mib: add.disk_mib,
+            },
+            used: Resources::default(),
+            labels: add.labels.clone(),
+            state: MachineState::Joining,
+            draining: false,
+            state_since_ms: self.clock.time_ms,
+            lapses: 0,
+            vms: 0,
+            heard_by: Vec::new(),
+            sweep: None,
+        }));
+        self.indexes.machine_vms.push(BTreeSet::new());
+        self.index_machine(id);
+        self.dirty.machines.insert(id);
+        self.changes.push(Change::MachineAdded { machine: id });
+        Ok(Some(Subject::Machine(id)))
+    }
+
+    /// A machine that the operator owns, by name.
+    fn own_machine(&self, operator: OperatorId, name: &str) -> Result<MachineId, Code> {
+        let machine = self.machine_by_name(name).ok_or(Code::UnknownMachine)?;
+        if machine.operator == operator {
+            Ok(machine.id)
+        } else {
+            Err(Code::Unauthorised)
+        }
+    }
+
+    pub(super) fn machine_drain(
+        &mut self,
+        operator: OperatorId,
+        name: &str,
+        draining: bool,
+    ) -> Done {
+        let id = self.own_machine(operator, name)?;
+        if self.machine(id).expect("own").draining != draining {
+            self.machine_mut(id).draining = draining;
+            if draining {
+                self.indexes.draining.insert(id);
+            } else {
+                self.indexes.draining.remove(&id);
+            }
+            self.changes.push(Change::MachineDraining {
+                machine: id,
+                draining,
+            });
+            self.refresh_pool(id);
+        }
+        Ok(Some(Subject::Machine(id)))
+    }
+
+    pub(super) fn machine_remove(&mut self, operator: OperatorId, name: &str) -> Done {
+        let id = self.own_machine(operator, name)?;
+        if self.machine(id).expect("own").vms > 0 {
+            return Err(Code::MachineNotEmpty.into());
+        }
+        let machine = self.machines[id.index()].take().expect("own");
+        self.indexes.machine_names.remove(name);
+        match self.indexes.keys.get_mut(&machine.node_key) {
+            Some(Principal::Node {
+                member: Some(_),
+                machine,
+            }) => *machine = None,
+            _ => drop(self.indexes.keys.remove(&machine.node_key)),
+        }
+        self.indexes.not_up.remove(&id);
+        self.indexes.draining.remove(&id);
+        self.indexes
+            .lease_looks
+            .retain(|(_, machine)| *machine != id);
+        if let Some(sweep) = machine.sweep {
+            self.indexes.sweeps.remove(&(sweep.since_active_ms, id));
+        }
+        self.refresh_pool(id);
+        self.dirty
+            .removed
+            .push(StateKey::Machine(machine.name).hash());
+        self.changes.push(Change::MachineRemoved { machine: id });
+        Ok(Some(Subject::Machine(id)))
+    }
+
+    pub(super) fn image_publish(&mut self, account: AccountId, publish: &ImagePublish) -> Done {
+        let name = format!("{}/{}", self.accounts[account.index()].name, publish.image);
+        if self.indexes.image_names.contains_key(&name) {
+            return Err(Code::NameTaken.into());
+        }
+        let id = ImageId(self.images.len() as u32);
+        self.images.push(ImageRecord {
+            id,
+            account,
+            name: name.clone(),
+            digest: publish.manifest.digest(),
+            manifest: publish.manifest.clone(),
+            retired: false,
+            created_ms: self.clock.time_ms,
+        });
+        self.indexes.image_names.insert(name, id);
+        self.dirty.images.insert(id);
+        self.changes.push(Change::ImagePublished { image: id });
+        Ok(Some(Subject::Image(id)))
+    }
+
+    pub(super) fn image_retire(&mut self, account: AccountId, image: &str) -> Done {
+        let name = format!("{}/{}", self.accounts[account.index()].name, image);
+        let id = *self
+            .indexes
+            .image_names
+            .get(&name)
+            .ok_or(Code::UnknownImage)?;
+        if !self.images[id.index()].retired {
+            self.images[id.index()].retired = true;
+            self.dirty.images.insert(id);
+            self.changes.push(Change::ImageRetired { image: id });
+        }
+        Ok(Some(Subject::Image(id)))
+    }
+}

@@ -1,0 +1,139 @@
+//! Which records the state consists of, under which keys, and how the root follows from them.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use crate::hash;
+use crate::ledger::Ledger;
+
+/// Key of a record in the state tree. Names, not ids: whoever verifies a claim knows the name.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum StateKey {
+    /// Chain id, name of the network and parameters.
+    Network,
+    /// Commit, times and outcomes root.
+    Clock,
+    /// The committee's seats.
+    Members,
+    /// Remembered transactions.
+    Replay,
+    /// The mass-failover brake.
+    Brake,
+    /// How many ids of each kind were given out.
+    Counters,
+    /// An operator, by name.
+    Operator(String),
+    /// A machine, by name.
+    Machine(String),
+    /// An account, by name.
+    Account(String),
+    /// An image, by full name.
+    Image(String),
+    /// A VM, by account and name.
+    Vm(String, String),
+}
+
+impl StateKey {
+    /// Its hash; the first 20 bits say which bucket it is in.
+    pub fn hash(&self) -> [u8; 32] {
+        hash::keyed(hash::STATE_KEY, &hash::encode(self))
+    }
+}
+
+/// Hash of a VM's key, without building the key: this one is on the hot path.
+pub(super) fn vm_key(account: &str, name: &str) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(9 + account.len() + name.len());
+    bytes.push(10);
+    for part in [account, name] {
+        bytes.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    hash::keyed(hash::STATE_KEY, &bytes)
+}
+
+/// Hash of a record.
+pub(crate) fn record_hash<T: BorshSerialize>(record: &T) -> [u8; 32] {
+    hash::keyed(hash::STATE_RECORD, &hash::encode(record))
+}
+
+impl Ledger {
+    /// Root over the whole state. Hashes what changed since it was last asked for.
+    pub fn state_root(&mut self) -> [u8; 32] {
+        self.hash_singletons();
+        for key in std::mem::take(&mut self.dirty.removed) {
+            self.tree.set(key, None);
+        }
+        for id in std::mem::take(&mut self.dirty.operators) {
+            let operator = &self.operators[id.index()];
+            let key = StateKey::Operator(operator.name.clone()).hash();
+            self.tree.set(key, Some(record_hash(operator)));
+        }
+        for id in std::mem::take(&mut self.dirty.machines) {
+            if let Some(machine) = &self.machines[id.index()] {
+                let key = StateKey::Machine(machine.name.clone()).hash();
+                self.tree.set(key, Some(record_hash(machine)));
+            }
+        }
+        for id in std::mem::take(&mut self.dirty.accounts) {
+            let account = &self.accounts[id.index()];
+            let key = StateKey::Account(account.name.clone()).hash();
+            self.tree.set(key, Some(record_hash(account)));
+        }
+        for id in std::mem::take(&mut self.dirty.images) {
+            let image = &self.images[id.index()];
+            let key = StateKey::Image(image.name.clone()).hash();
+            self.tree.set(key, Some(record_hash(image)));
+        }
+        let mut buffer = Vec::with_capacity(1_024);
+        for id in self.dirty.take_vms() {
+            if let Some(vm) = &self.vms[id.index()] {
+                buffer.clear();
+                vm.serialize(&mut buffer).expect("borsh writes to memory");
+                let key = vm_key(&self.accounts[vm.account.index()].name, &vm.spec.name);
+                self.tree
+                    .set(key, Some(hash::keyed(hash::STATE_RECORD, &buffer)));
+            }
+        }
+        self.tree.commit()
+    }
+
+    fn hash_singletons(&mut self) {
+        if std::mem::take(&mut self.dirty.parameters) {
+            let network = (self.chain_id, &self.network, &self.parameters);
+            self.tree
+                .set(StateKey::Network.hash(), Some(record_hash(&network)));
+        }
+        let counters = self.counters();
+        let singletons = [
+            (StateKey::Clock, record_hash(&self.clock)),
+            (StateKey::Members, record_hash(&self.members)),
+            (StateKey::Replay, record_hash(&self.replay.summary())),
+            (StateKey::Brake, record_hash(&self.brake)),
+            (StateKey::Counters, record_hash(&counters)),
+        ];
+        for (key, record) in singletons {
+            self.tree.set(key.hash(), Some(record));
+        }
+    }
+
+    /// Operators, machines, accounts, images and VMs ever made.
+    fn counters(&self) -> [u64; 5] {
+        [
+            self.operators.len() as u64,
+            self.machines.len() as u64,
+            self.accounts.len() as u64,
+            self.images.len() as u64,
+            self.vms.len() as u64,
+        ]
+    }
+
+    /// The root computed from nothing, to be compared with [`Ledger::state_root`]. Linear in the state.
+    pub fn recompute_state_root(&self) -> [u8; 32] {
+        let mut copy = Ledger {
+            tree: Default::default(),
+            dirty: Default::default(),
+            ..self.clone()
+        };
+        copy.mark_everything();
+        copy.state_root()
+    }
+}

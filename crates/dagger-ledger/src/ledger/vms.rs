@@ -1,0 +1,246 @@
+//! A customer's actions on VMs.
+
+use crate::action::{Failover, VmCreate, VmRename, VmResize};
+use crate::code::Code;
+use crate::commit::{Change, Subject};
+use crate::ids::{AccountId, VmId};
+use crate::ledger::Ledger;
+use crate::ledger::execute::{Done, refuse};
+use crate::ledger::placement::{Request, free};
+use crate::records::{MachineState, Phase, Power, Reason, Resources, VmRecord, VmSpec};
+
+impl Ledger {
+    /// The spec that a request describes, with its image found and checked against the digest that was signed.
+    pub fn spec_of(&self, account: AccountId, create: &VmCreate) -> Result<VmSpec, Code> {
+        let own;
+        let name = if create.image.contains('/') {
+            &create.image
+        } else {
+            let account = self.account(account).ok_or(Code::UnknownAccount)?;
+            own = format!("{}/{}", account.name, create.image);
+            &own
+        };
+        let image = self.image_by_name(name).ok_or(Code::UnknownImage)?;
+        if image.digest != create.image_digest {
+            return Err(Code::ImageDigestMismatch);
+        }
+        if image.retired {
+            return Err(Code::ImageRetired);
+        }
+        let placement = Some(&create.placement).filter(|placement| !placement.is_empty());
+        Ok(VmSpec {
+            name: create.name.clone(),
+            image: image.id,
+            image_digest: create.image_digest,
+            size: Resources {
+                vcpus: create.vcpus,
+                memory_mib: create.memory_mib,
+                disk_mib: create.disk_mib,
+            },
+            ssh_keys: create.ssh_keys.clone(),
+            user_data: create.user_data.clone().map(Box::new),
+            failover: create.failover,
+            on_isolation: create.on_isolation,
+            spread: create.spread.clone(),
+            placement: placement.cloned().map(Box::new),
+            labels: create.labels.clone(),
+        })
+    }
+
+    pub(super) fn vm_create(&mut self, account: AccountId, create: &VmCreate) -> Done {
+        if self.indexes.account_vms[account.index()].contains_key(create.name.as_str()) {
+            return Err(Code::NameTaken.into());
+        }
+        let spec = self.spec_of(account, create)?;
+        let id = VmId(self.vms.len() as u64);
+        let request = Request {
+            account,
+            spec: &spec,
+            arch: self.images[spec.image.index()].manifest.arch,
+            refused: &[],
+            seed: self.seed(id, 1),
+        };
+        let machine = self.choose(&request).ok_or(Code::NoMachineFits)?;
+        self.indexes.account_vms[account.index()].insert(spec.name.as_str().into(), id);
+        self.vms.push(Some(Box::new(VmRecord {
+            id,
+            account,
+            spec,
+            phase: Phase::Pending,
+            phase_since_ms: self.clock.time_ms,
+            reason: Reason::Requested,
+            machine: None,
+            lease_epoch: 1,
+            disk_epoch: 1,
+            deadline_active_ms: None,
+            refused_by: Vec::new(),
+            attempts: 0,
+            ran: false,
+            boots: 0,
+            power: Power::On,
+            ssh_host_key: None,
+            started: None,
+            address: None,
+            ended: None,
+            created_ms: self.clock.time_ms,
+            created_commit: self.clock.commit_index.unwrap_or(0),
+            history: Vec::new(),
+        })));
+        self.accounts[account.index()].vms += 1;
+        self.take_room(id, machine);
+        self.set_phase(id, Phase::Placed, Reason::Requested);
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    fn own_vm(&self, account: AccountId, name: &str) -> Result<&VmRecord, Code> {
+        self.vm_by_name(account, name).ok_or(Code::UnknownVm)
+    }
+
+    /// Whether the VM's machine is there and up.
+    fn machine_is_up(&self, vm: &VmRecord) -> bool {
+        let machine = vm.machine.and_then(|id| self.machine(id));
+        machine.is_some_and(|machine| machine.state == MachineState::Up)
+    }
+
+    pub(super) fn vm_delete(&mut self, account: AccountId, name: &str) -> Done {
+        let vm = self.own_vm(account, name)?;
+        let id = vm.id;
+        // A placement that was not accepted, and a machine without a lease, have nothing to release.
+        let at_once = matches!(vm.phase, Phase::Pending | Phase::Placed) && !vm.ran
+            || !self.machine_is_up(vm);
+        if at_once {
+            self.remove_vm(id);
+        } else if vm.phase != Phase::Deleting {
+            self.set_phase(id, Phase::Deleting, Reason::Requested);
+        }
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    pub(super) fn vm_stop(&mut self, account: AccountId, name: &str) -> Done {
+        let vm = self.own_vm(account, name)?;
+        let id = vm.id;
+        match vm.phase {
+            Phase::Accepted | Phase::Starting | Phase::Running => {
+                self.vm_mut(id).power = Power::Off;
+                self.set_phase(id, Phase::Stopping, Reason::Requested);
+            }
+            Phase::Pending | Phase::Lost => self.set_stopped(id, Reason::Requested),
+            Phase::Placed => {
+                // The machine may be about to accept: the next epoch makes that void.
+                self.fence(id);
+                self.set_stopped(id, Reason::Requested);
+            }
+            Phase::Stopping | Phase::Stopped => {}
+            Phase::Failed | Phase::Moving | Phase::Deleting => return Err(Code::WrongPhase.into()),
+        }
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    pub(super) fn vm_start(&mut self, account: AccountId, name: &str) -> Done {
+        let vm = self.own_vm(account, name)?;
+        let (id, phase) = (vm.id, vm.phase);
+        if !matches!(phase, Phase::Stopped | Phase::Failed) {
+            let on = matches!(
+                phase,
+                Phase::Pending | Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running
+            );
+            return if on {
+                Ok(Some(Subject::Vm(id)))
+            } else {
+                Err(Code::WrongPhase.into())
+            };
+        }
+        let keeps_disk = vm.machine.is_some()
+            && (self.machine_is_up(vm) || vm.ran && vm.spec.failover == Failover::None);
+        if !keeps_disk && self.candidate_without_place(vm).is_none() {
+            return Err(Code::NoMachineFits.into());
+        }
+        let (up, has_host_key) = (self.machine_is_up(vm), vm.ssh_host_key.is_some());
+        let record = self.vm_mut(id);
+        record.power = Power::On;
+        record.attempts = 0;
+        record.refused_by.clear();
+        record.ended = None;
+        if !keeps_disk {
+            self.place_anew(id, Reason::Requested);
+        } else if !up {
+            self.set_phase(id, Phase::Lost, Reason::LeaseLapsed);
+        } else if has_host_key && phase == Phase::Stopped {
+            self.set_phase(id, Phase::Accepted, Reason::Requested);
+        } else {
+            self.place_again(id, Reason::Requested, true);
+        }
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    /// The candidate with the VM's refusals forgotten, as it will be when it is started.
+    fn candidate_without_place(&self, vm: &VmRecord) -> Option<crate::ids::MachineId> {
+        let request = Request {
+            account: vm.account,
+            spec: &vm.spec,
+            arch: self.images[vm.spec.image.index()].manifest.arch,
+            refused: &[],
+            seed: self.seed(vm.id, vm.lease_epoch + 1),
+        };
+        self.choose(&request)
+    }
+
+    pub(super) fn vm_reboot(&mut self, account: AccountId, name: &str) -> Done {
+        let vm = self.own_vm(account, name)?;
+        let id = vm.id;
+        if vm.phase != Phase::Running {
+            return Err(Code::WrongPhase.into());
+        }
+        self.vm_mut(id).boots += 1;
+        self.changes.push(Change::VmChanged { vm: id });
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    pub(super) fn vm_rename(&mut self, account: AccountId, rename: &VmRename) -> Done {
+        let vm = self.own_vm(account, &rename.vm)?;
+        let id = vm.id;
+        let names = &mut self.indexes.account_vms[account.index()];
+        if names.contains_key(rename.name.as_str()) {
+            return Err(Code::NameTaken.into());
+        }
+        names.remove(rename.vm.as_str());
+        names.insert(rename.name.as_str().into(), id);
+        let account = &self.accounts[account.index()].name;
+        self.dirty
+            .removed
+            .push(super::state_root::vm_key(account, &rename.vm));
+        self.vm_mut(id).spec.name = rename.name.clone();
+        self.changes.push(Change::VmChanged { vm: id });
+        Ok(Some(Subject::Vm(id)))
+    }
+
+    pub(super) fn vm_resize(&mut self, account: AccountId, resize: &VmResize) -> Done {
+        let vm = self.own_vm(account, &resize.vm)?;
+        let (id, old, place) = (vm.id, vm.spec.size, vm.machine);
+        if vm.phase != Phase::Stopped {
+            return Err(Code::WrongPhase.into());
+        }
+        let size = Resources {
+            vcpus: resize.vcpus,
+            memory_mib: resize.memory_mib,
+            disk_mib: resize.disk_mib,
+        };
+        if size.disk_mib < old.disk_mib {
+            return refuse(Code::OutOfRange, "disk_mib");
+        }
+        if let Some(machine) = place {
+            let record = self.machine(machine).expect("placed");
+            let room = free(record).checked_add(&old).expect("within capacity");
+            if !size.fits_in(&room) {
+                return Err(Code::NoMachineFits.into());
+            }
+            self.release_room(id);
+            self.vm_mut(id).spec.size = size;
+            self.take_room(id, machine);
+        } else {
+            self.vm_mut(id).spec.size = size;
+        }
+        self.changes.push(Change::VmChanged { vm: id });
+        Ok(Some(Subject::Vm(id)))
+    }
+}
