@@ -50,10 +50,9 @@ pub struct MachineView {
     pub node_key: String,
     /// Processor architecture.
     pub arch: String,
-    /// `joining` (too few rivals have heard it yet), `up` or `lost` (its lease lapsed).
+    /// `joining` (too few rivals have heard it yet), `ready`, `draining` (nothing new is placed there) or
+    /// `lost` (its lease lapsed).
     pub state: String,
-    /// Nothing new is placed there, and what may move is moved.
-    pub draining: bool,
     /// What it offers.
     pub capacity: Resources,
     /// What its VMs take of that.

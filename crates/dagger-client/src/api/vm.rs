@@ -95,6 +95,8 @@ pub struct ExplanationView {
     /// Name of the machine that would be chosen now, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<String>,
+    /// The choice in one sentence.
+    pub summary: String,
     /// Every machine, best first; those out of the question last.
     pub candidates: Vec<CandidateView>,
 }

@@ -1,7 +1,6 @@
 //! What can go wrong between a client and a node.
 
 use crate::api::ErrorBody;
-use std::error::Error as _;
 use std::fmt;
 
 /// Whose fault a failure is; decides what a caller should do.

@@ -55,10 +55,17 @@ pub(super) async fn tunnel(
 }
 
 fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
-    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    value.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(|| {
-        ApiError::coded("E_TOKEN_MISSING", "This needs an access token of the VM's account: Authorization: Bearer TOKEN.")
-    })
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| {
+            ApiError::coded(
+                "E_TOKEN_MISSING",
+                "This needs an access token of the VM's account: Authorization: Bearer TOKEN.",
+            )
+        })
 }
 
 async fn carry(
@@ -71,7 +78,9 @@ async fn carry(
     let up = async {
         while let Some(Ok(message)) = from_client.next().await {
             match message {
-                Message::Binary(bytes) if bytes.is_empty() => return writer.shutdown().await.is_ok(),
+                Message::Binary(bytes) if bytes.is_empty() => {
+                    return writer.shutdown().await.is_ok();
+                }
                 Message::Binary(bytes) => {
                     if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                         return false;
@@ -95,7 +104,10 @@ async fn carry(
                 return;
             }
         }
-        let goodbye = CloseFrame { code: close_code::NORMAL, reason: "".into() };
+        let goodbye = CloseFrame {
+            code: close_code::NORMAL,
+            reason: "".into(),
+        };
         let _ = to_client.send(Message::Close(Some(goodbye))).await;
     };
     let (mut up, mut down) = (pin!(up), pin!(down));

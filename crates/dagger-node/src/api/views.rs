@@ -87,8 +87,13 @@ pub(super) fn machine(ledger: &Ledger, machine: &ledger::MachineRecord) -> Machi
         operator: operator_name(ledger, machine.operator),
         node_key: machine.node_key.to_hex(),
         arch: machine.arch.as_str().to_owned(),
-        state: word(&machine.state),
-        draining: machine.draining,
+        state: match machine.state {
+            ledger::MachineState::Joining => "joining",
+            ledger::MachineState::Up if machine.draining => "draining",
+            ledger::MachineState::Up => "ready",
+            ledger::MachineState::Lost => "lost",
+        }
+        .to_owned(),
         capacity: resources(&machine.capacity),
         used: resources(&machine.used),
         labels: machine.labels.clone(),
@@ -247,10 +252,28 @@ pub(super) fn explanation(
     vm: &ledger::VmRecord,
     explanation: &ledger::Explanation,
 ) -> ExplanationView {
+    let fitting = explanation
+        .machines
+        .iter()
+        .filter(|verdict| verdict.filtered.is_empty())
+        .count();
+    let of = explanation.machines.len();
+    let best = explanation
+        .machines
+        .iter()
+        .find(|verdict| Some(verdict.machine) == explanation.chosen);
     ExplanationView {
         commit: explanation.commit,
         machine: vm.machine.map(|id| machine_name(ledger, id)),
         chosen: explanation.chosen.map(|id| machine_name(ledger, id)),
+        summary: match best {
+            Some(best) => format!(
+                "{} is the best of {fitting} machines that fit, of {of}: {}",
+                best.name,
+                join(&verdict_reasons(best))
+            ),
+            None => format!("none of {of} machines fits"),
+        },
         candidates: explanation
             .machines
             .iter()
@@ -262,6 +285,11 @@ pub(super) fn explanation(
             })
             .collect(),
     }
+}
+
+fn join(reasons: &[Reason]) -> String {
+    let texts: Vec<&str> = reasons.iter().map(|reason| reason.text.as_str()).collect();
+    texts.join(", ")
 }
 
 fn verdict_reasons(verdict: &ledger::MachineVerdict) -> Vec<Reason> {

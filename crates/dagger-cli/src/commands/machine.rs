@@ -1,0 +1,136 @@
+//! `dagger machine`.
+
+use crate::args::{MachineAddArgs, MachineCommand};
+use crate::context::Context;
+use crate::failure::{Done, Failure};
+use crate::output::{self, Listing};
+use dagger_client::api::{MachineView, Resources};
+use dagger_client::keys::KeyKind;
+use dagger_ledger::{Action, MachineAdd, MachineName};
+
+pub async fn run(context: &Context, command: MachineCommand) -> Done {
+    match command {
+        MachineCommand::List => list(context).await,
+        MachineCommand::Add(args) => add(context, args).await,
+        MachineCommand::Drain { machine } => {
+            let said =
+                format!("{machine} drains: nothing new is placed there, what may move is moved");
+            change(
+                context,
+                Action::MachineDrain(MachineName { machine }),
+                &said,
+            )
+            .await
+        }
+        MachineCommand::Undrain { machine } => {
+            let said = format!("{machine} takes new VMs again");
+            change(
+                context,
+                Action::MachineUndrain(MachineName { machine }),
+                &said,
+            )
+            .await
+        }
+        MachineCommand::Remove { machine } => {
+            let said = format!("{machine} is removed");
+            change(
+                context,
+                Action::MachineRemove(MachineName { machine }),
+                &said,
+            )
+            .await
+        }
+    }
+}
+
+async fn list(context: &Context) -> Done {
+    let connection = context.connect().await?;
+    let machines = connection.client.machines().await?;
+    if context.json() {
+        return output::json(&machines);
+    }
+    let columns = [
+        "NAME", "OPERATOR", "STATE", "ARCH", ">VCPUS", ">MEMORY", ">DISK", ">VMS", "HEARD BY",
+        "LABELS",
+    ];
+    let mut listing = Listing::new(
+        &columns,
+        "no machines yet; an operator adds one with `dagger machine add`",
+    );
+    for machine in machines {
+        let MachineView {
+            name,
+            operator,
+            state,
+            arch,
+            capacity,
+            used,
+            vms,
+            heard_by,
+            labels,
+            ..
+        } = machine;
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        listing.row([
+            name,
+            operator,
+            state,
+            arch,
+            format!("{}/{}", used.vcpus, capacity.vcpus),
+            used_of(&used, &capacity, |r| r.memory_mib),
+            used_of(&used, &capacity, |r| r.disk_mib),
+            vms.to_string(),
+            if heard_by.is_empty() {
+                "-".to_owned()
+            } else {
+                heard_by.join(",")
+            },
+            labels.join(","),
+        ]);
+    }
+    listing.print()
+}
+
+fn used_of(used: &Resources, capacity: &Resources, amount: impl Fn(&Resources) -> u64) -> String {
+    format!(
+        "{}/{}",
+        output::mib(amount(used)),
+        output::mib(amount(capacity))
+    )
+}
+
+async fn add(context: &Context, args: MachineAddArgs) -> Done {
+    let node_key = args.node_key.parse().map_err(|_| {
+        Failure::usage(format!(
+            "`{}` is not a public key of 64 lower-case hex digits",
+            args.node_key
+        ))
+    })?;
+    let said = format!(
+        "{} is registered; it takes VMs as soon as enough rivals hear it",
+        args.name
+    );
+    let action = Action::MachineAdd(MachineAdd {
+        machine: args.name,
+        node_key,
+        arch: args.arch.into(),
+        vcpus: args.vcpus,
+        memory_mib: args.memory,
+        disk_mib: args.disk,
+        labels: args.labels.into_iter().collect(),
+    });
+    change(context, action, &said).await
+}
+
+async fn change(context: &Context, action: Action, said: &str) -> Done {
+    let operator = context.key(KeyKind::Operator)?;
+    let connection = context.connect().await?;
+    let status = context.execute(&connection, &operator, action).await?;
+    match context.json() {
+        true => output::json(&status),
+        false => output::line(said),
+    }
+}

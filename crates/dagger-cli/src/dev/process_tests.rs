@@ -1,0 +1,70 @@
+use super::*;
+
+fn kind(line: &str) -> Option<Kind> {
+    let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+    kind_of(&words)
+}
+
+#[test]
+fn tells_our_processes_from_bystanders() {
+    assert_eq!(
+        kind("/x/dagger node run --data /d/nodes/alpha"),
+        Some(Kind::Node)
+    );
+    assert_eq!(
+        kind("/x/dagger vm-shim --dir /d/nodes/alpha/vms/1-1"),
+        Some(Kind::Shim)
+    );
+    assert_eq!(
+        kind("/usr/bin/qemu-system-x86_64 -name x"),
+        Some(Kind::Hypervisor)
+    );
+    for bystander in [
+        "vi /d/nodes/alpha/node.toml",
+        "tail -f /d/logs/alpha.log",
+        "dagger dev status",
+        "node run",
+    ] {
+        assert_eq!(kind(bystander), None, "{bystander}");
+    }
+}
+
+#[test]
+fn finds_nothing_in_an_empty_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(below(directory.path()).unwrap().is_empty());
+}
+
+#[test]
+fn a_child_that_works_there_is_found_and_killed_and_a_bystander_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let ours = || {
+        Command::new("sh")
+            .args(["-c", "sleep 600; :", "run", "--data"])
+            .arg(&root)
+            .arg0("dagger")
+            .spawn()
+            .unwrap()
+    };
+    // `sh -c` keeps its words, so this one is no node: the first word after the program is `-c`.
+    let mut bystander = ours();
+    assert!(below(&root).unwrap().is_empty());
+    let hypervisor = root.join("qemu-system-test");
+    std::os::unix::fs::symlink("/bin/sleep", &hypervisor).unwrap();
+    let mut vm = Command::new(&hypervisor)
+        .arg("600")
+        .current_dir(&root)
+        .spawn()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let reaper = std::thread::spawn(move || vm.wait().unwrap());
+    runtime.block_on(kill_all(&root)).unwrap();
+    assert!(!reaper.join().unwrap().success());
+    assert!(bystander.try_wait().unwrap().is_none());
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
