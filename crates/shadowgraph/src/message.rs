@@ -48,7 +48,8 @@ pub enum Message {
     Wake(Wake),
 }
 
-/// Asks for events that the sender lacks. Every request has exactly one `Message::Events` for an answer.
+/// Asks for events that the sender lacks. An
+/// `After` has exactly one `Message::Events` for an answer, an `Events` at least one.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum SyncRequest {
     /// Exactly these, as far as the peer holds them.
@@ -86,14 +87,23 @@ impl After {
 pub struct Frontier {
     /// The epoch that the rounds are of.
     pub epoch: Epoch,
-    /// Whether the receiver shall answer with its own.
-    pub reply: bool,
+    /// Whether it asks or answers.
+    pub exchange: Exchange,
     /// Events of this round and below are no longer in memory.
     pub floor: Round,
     /// The last commit.
     pub commit: CommitIndex,
     /// Per seat, the highest round of that creator's events.
     pub highest: Vec<Round>,
+}
+
+/// The two halves of a frontier exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Exchange {
+    /// The receiver shall answer, repeating the number.
+    Ask(u64),
+    /// The answer to that number.
+    Answer(u64),
 }
 
 /// Asks peers that rest to issue their events up to a round at once.

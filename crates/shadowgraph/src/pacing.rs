@@ -1,0 +1,96 @@
+//! How long the leaders of a round are waited for: as long as the quorum took, longer while nothing commits.
+//! docs/protocol.md 4.4 and 4.5.
+
+use crate::ids::Round;
+
+/// Jitter that is always allowed for, in milliseconds.
+const JITTER_MS: u64 = 5;
+/// No wait is shorter, in milliseconds.
+const WAIT_MIN_MS: u64 = 10;
+/// No wait is longer, in milliseconds.
+pub(crate) const WAIT_MAX_MS: u64 = 10_000;
+/// Rounds without a commit after which the wait doubles, and rounds with commits after which it halves again.
+const PATIENCE_ROUNDS: u64 = 8;
+const DOUBLINGS_MAX: u32 = 10;
+
+#[derive(Debug)]
+pub(crate) struct Pacing {
+    initial_ms: u64,
+    /// Eight times the smoothed time from an own event to the quorum of its round; none before the first measurement.
+    quorum_ms_x8: Option<u64>,
+    doublings: u32,
+    changed: Round,
+}
+
+impl Pacing {
+    pub(crate) fn new(initial_ms: u64) -> Self {
+        Self {
+            initial_ms,
+            quorum_ms_x8: None,
+            doublings: 0,
+            changed: Round(0),
+        }
+    }
+
+    /// How long to wait for leaders once a round has a quorum, in milliseconds.
+    pub(crate) fn wait_ms(&self) -> u64 {
+        let measured = self
+            .quorum_ms_x8
+            .map(|x8| (x8 / 8 + JITTER_MS).max(WAIT_MIN_MS));
+        let base = measured.unwrap_or(self.initial_ms);
+        (base << self.doublings).min(WAIT_MAX_MS)
+    }
+
+    /// A round had its quorum so long after our event of it.
+    pub(crate) fn measured(&mut self, quorum_ms: u64) {
+        let quorum_ms = quorum_ms.min(WAIT_MAX_MS);
+        let smoothed = self
+            .quorum_ms_x8
+            .map_or(quorum_ms * 8, |x8| x8 - x8 / 8 + quorum_ms);
+        self.quorum_ms_x8 = Some(smoothed);
+    }
+
+    /// An own event of `round` was made while the last committed leader is of `committed`.
+    pub(crate) fn advanced(&mut self, round: Round, committed: Round) {
+        if round > committed.max(self.changed).ahead(PATIENCE_ROUNDS) {
+            self.doublings = (self.doublings + 1).min(DOUBLINGS_MAX);
+            self.changed = round;
+        }
+    }
+
+    /// A leader of `round` was committed.
+    pub(crate) fn committed(&mut self, round: Round) {
+        if self.doublings > 0 && round > self.changed.ahead(PATIENCE_ROUNDS) {
+            self.doublings -= 1;
+            self.changed = round;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_follows_the_quorum_and_doubles_in_silence() {
+        let mut pacing = Pacing::new(200);
+        assert_eq!(pacing.wait_ms(), 200);
+        for _ in 0..50 {
+            pacing.measured(40);
+        }
+        assert_eq!(pacing.wait_ms(), 45);
+        pacing.advanced(Round(9), Round(0));
+        pacing.advanced(Round(10), Round(0));
+        assert_eq!(pacing.wait_ms(), 90);
+        pacing.advanced(Round(18), Round(0));
+        assert_eq!(pacing.wait_ms(), 180);
+        pacing.committed(Round(19));
+        assert_eq!(pacing.wait_ms(), 180);
+        pacing.committed(Round(27));
+        assert_eq!(pacing.wait_ms(), 90);
+        for round in 1..1000 {
+            pacing.advanced(Round(27 + round), Round(0));
+        }
+        assert_eq!(pacing.wait_ms(), WAIT_MAX_MS);
+    }
+}

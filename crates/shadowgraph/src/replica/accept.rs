@@ -1,0 +1,197 @@
+//! Events on their way into the graph, and the commits that follow. docs/protocol.md 7.2, 8, 3.8.
+
+use std::collections::VecDeque;
+
+use super::{HaltReason, Output, PeerFault, Replica};
+use crate::equivocation::EquivocationProof;
+use crate::event::VerifiedEvent;
+use crate::message::Peer;
+use crate::sync::{Added, Step};
+
+/// The fewest twins of one slot that are kept if others need them. docs/protocol.md 8.4
+const TWINS_PER_SLOT_MIN: usize = 4;
+
+impl Replica {
+    pub(super) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
+        let step = self.fetch.answer(now_ms, from, &events);
+        for event in events {
+            self.accept(now_ms, from, event);
+            if self.halted {
+                return;
+            }
+        }
+        if step == Step::Answered {
+            self.fetch_next(now_ms);
+        }
+    }
+
+    /// docs/protocol.md 7.2
+    fn accept(&mut self, now_ms: u64, from: Peer, event: VerifiedEvent) {
+        let reference = *event.reference();
+        let known =
+            self.graph.find(&reference).is_some() || self.pending.contains(&reference.digest);
+        if event.epoch() != self.committee().epoch()
+            || reference.round <= self.graph.floor()
+            || known
+        {
+            return;
+        }
+        if self.me() == Some(reference.creator) {
+            // docs/protocol.md 8.5: every own event above the floor is in the log and so in the graph.
+            self.halt(HaltReason::OwnEventUnknown(reference));
+            return;
+        }
+        self.fetch.saw(reference.creator, reference.round);
+        if !self.admit_twin(from, &event) {
+            return;
+        }
+        let missing = self.graph.missing(&event);
+        if missing.is_empty() {
+            self.insert_all(now_ms, from, event);
+            return;
+        }
+        let added = self.pending.add(now_ms, from, event, &missing);
+        // While we are far behind, an honest peer's news pile up too.
+        if added == Added::Overflow && !self.fetch.behind() {
+            self.output(Output::PeerFault {
+                peer: from,
+                fault: PeerFault::PendingOverflow,
+            });
+        }
+    }
+
+    /// Whether an event may enter although its slot is taken: only if others need it, and not too many.
+    /// docs/protocol.md 8.4
+    fn admit_twin(&mut self, from: Peer, event: &VerifiedEvent) -> bool {
+        let reference = *event.reference();
+        let Some(first) = self.graph.first(reference.round, reference.creator) else {
+            return true;
+        };
+        let first = first.event.clone();
+        let (committee, seat) = (self.committee().clone(), reference.creator);
+        if self.equivocators.insert(&committee, seat) {
+            self.output(Output::Equivocation(EquivocationProof::new(&first, event)));
+        }
+        if !self.pending.needs(&reference) {
+            return false;
+        }
+        let kept = self.graph.slot(reference.round, seat).count();
+        let admitted = kept < committee.len().max(TWINS_PER_SLOT_MIN);
+        if !admitted {
+            self.output(Output::PeerFault {
+                peer: from,
+                fault: PeerFault::TooManyTwins(reference),
+            });
+        }
+        admitted
+    }
+
+    /// Inserts a complete event and all that waited for it alone, and commits what can be.
+    pub(super) fn insert_all(&mut self, now_ms: u64, from: Peer, event: VerifiedEvent) {
+        let mut complete = VecDeque::from([(from, event)]);
+        while let Some((from, event)) = complete.pop_front() {
+            let reference = *event.reference();
+            let useless =
+                reference.round <= self.graph.floor() || self.graph.find(&reference).is_some();
+            if useless || !self.admit_twin(from, &event) || !self.time_holds(from, &event) {
+                continue;
+            }
+            self.insert(now_ms, event);
+            complete.extend(self.pending.arrived(&reference));
+            complete.extend(self.commit_all());
+            if self.halted {
+                return;
+            }
+        }
+    }
+
+    /// docs/protocol.md 2.8: below the floor the own parent's time is not known, and not asked for.
+    fn time_holds(&mut self, from: Peer, event: &VerifiedEvent) -> bool {
+        let own_parent = self
+            .graph
+            .find(event.own_parent())
+            .and_then(|handle| self.graph.node(handle));
+        let holds =
+            own_parent.is_none_or(|parent| parent.event.timestamp_ms() <= event.timestamp_ms());
+        if !holds {
+            let fault = PeerFault::TimestampBelowOwnParent(*event.reference());
+            self.output(Output::PeerFault { peer: from, fault });
+        }
+        holds
+    }
+
+    /// One event enters the graph: persisted, counted, its votes read.
+    pub(super) fn insert(&mut self, now_ms: u64, event: VerifiedEvent) {
+        let handle = self.graph.insert(event.clone());
+        self.output(Output::Persist(event.clone()));
+        self.committer.observe(&self.graph, handle);
+        let quorum = self.committee().quorum_weight();
+        if handle.round > self.complete && self.graph.weight(handle.round) >= quorum {
+            self.complete = handle.round;
+            let by_other = self.me() != Some(event.creator());
+            self.proposer
+                .round_complete(now_ms, handle.round, by_other, &mut self.pacing);
+        }
+        self.count_votes(&event);
+    }
+
+    /// Outputs every commit that is decided. Returns waiting events that a risen floor has made complete.
+    pub(super) fn commit_all(&mut self) -> Vec<(Peer, VerifiedEvent)> {
+        let mut complete = Vec::new();
+        while let Some(decided) = self.committer.next(&self.graph) {
+            let commit = self.linearizer.commit(
+                &mut self.graph,
+                decided.leader,
+                decided.slot.rank,
+                decided.decision,
+            );
+            self.committer
+                .committed(commit.leader.round, &commit.events);
+            self.pacing.committed(commit.leader.round);
+            self.proposer.committed(&commit);
+            self.checkpoints.committed(&commit);
+            self.output(Output::Commit(commit));
+            complete.extend(self.collect());
+        }
+        complete
+    }
+
+    /// docs/protocol.md 6: the floor follows the last leader.
+    fn collect(&mut self) -> Vec<(Peer, VerifiedEvent)> {
+        let floor = self.linearizer.floor();
+        if floor <= self.graph.floor() {
+            return Vec::new();
+        }
+        self.graph.raise_floor(floor);
+        self.committer.raise_floor(floor);
+        for event in self.proposer.fallen(floor).into_iter().rev() {
+            // docs/protocol.md 6.4: only now is it sure that no commit will output them.
+            let transactions: Vec<_> = event.transactions().collect();
+            self.pool.put_back(transactions.into_iter());
+        }
+        self.pending.raise_floor(floor)
+    }
+
+    /// Takes an event of the own log, which holds ancestors first.
+    pub(super) fn restore(&mut self, now_ms: u64, event: VerifiedEvent) {
+        let reference = *event.reference();
+        let useless =
+            reference.round <= self.graph.floor() || self.graph.find(&reference).is_some();
+        if useless || !self.graph.missing(&event).is_empty() {
+            return;
+        }
+        if self.me() == Some(reference.creator) {
+            self.proposer.made(&event);
+        }
+        if self
+            .graph
+            .first(reference.round, reference.creator)
+            .is_some()
+        {
+            let committee = self.committee().clone();
+            self.equivocators.insert(&committee, reference.creator);
+        }
+        self.insert(now_ms, event);
+        self.commit_all();
+    }
+}

@@ -1,0 +1,409 @@
+//! Own events: when the next one is due, what it cites and carries. docs/protocol.md 4.4 to 4.8, 6.3, 6.4.
+
+use std::collections::VecDeque;
+
+use super::{Output, Replica};
+use crate::commit::Commit;
+use crate::event::{EventDraft, EventRef, VerifiedEvent};
+use crate::graph::Node;
+use crate::ids::{Digest, MemberIndex, Round};
+use crate::message::{Message, Peer, Recipient, Wake};
+use crate::pacing::Pacing;
+use crate::parameters::Config;
+
+#[derive(Debug)]
+pub(super) struct Proposer {
+    /// The last own event, the virtual genesis event at first.
+    last: EventRef,
+    last_timestamp_ms: u64,
+    /// When it was made; the start, before the first.
+    last_at_ms: u64,
+    /// Per seat, the highest round of its events that own events cite.
+    cited: Vec<Round>,
+    /// Since when `complete_round` has had its quorum.
+    complete_round: Round,
+    complete_at_ms: u64,
+    /// Own events with payload that no commit has output yet, oldest first.
+    in_flight: VecDeque<VerifiedEvent>,
+    /// A peer needs our events up to this round.
+    wake_round: Round,
+    /// The application needs a commit whose leader is of this round or above.
+    wake_commit_round: Round,
+    /// Whether the last own event was made at rest.
+    rested: bool,
+    hint_at_ms: u64,
+    hint_wait_ms: u64,
+    pub(super) signing: bool,
+    pub(super) due_ms: Option<u64>,
+    pub(super) looked_ms: u64,
+}
+
+impl Proposer {
+    pub(super) fn new(config: &Config, now_ms: u64) -> Self {
+        let last = config.me.map_or(
+            EventRef {
+                round: Round(0),
+                creator: MemberIndex(0),
+                digest: Digest::default(),
+            },
+            |me| EventRef::genesis(&config.chain_id, config.committee.epoch(), me),
+        );
+        Self {
+            last,
+            last_timestamp_ms: 0,
+            last_at_ms: now_ms,
+            cited: vec![Round(0); config.committee.len()],
+            complete_round: Round(0),
+            complete_at_ms: now_ms,
+            in_flight: VecDeque::new(),
+            wake_round: Round(0),
+            wake_commit_round: Round(0),
+            rested: true,
+            hint_at_ms: 0,
+            hint_wait_ms: 0,
+            signing: false,
+            due_ms: None,
+            looked_ms: now_ms,
+        }
+    }
+
+    /// The round of the last own event.
+    pub(super) fn round(&self) -> Round {
+        self.last.round
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(super) fn wake_application(&mut self, top: Round) {
+        self.wake_commit_round = top.next();
+    }
+
+    pub(super) fn wake_peer(&mut self, round: Round) {
+        self.wake_round = self.wake_round.max(round);
+    }
+
+    /// An own event goes into the graph, made now or read back.
+    pub(super) fn made(&mut self, event: &VerifiedEvent) {
+        if event.round() > self.last.round {
+            self.last = *event.reference();
+            self.last_timestamp_ms = event.timestamp_ms();
+        }
+        for parent in event.parents() {
+            let cited = &mut self.cited[parent.creator.index()];
+            *cited = parent.round.max(*cited);
+        }
+        if event.transaction_count() > 0 {
+            self.in_flight.push_back(event.clone());
+        }
+    }
+
+    pub(super) fn committed(&mut self, commit: &Commit) {
+        if self.in_flight.is_empty() {
+            return;
+        }
+        for event in commit
+            .events
+            .iter()
+            .filter(|event| event.creator() == self.last.creator)
+        {
+            self.in_flight.retain(|own| own.digest() != event.digest());
+        }
+    }
+
+    /// Takes out the own events that have fallen to the floor uncommitted, oldest first.
+    pub(super) fn fallen(&mut self, floor: Round) -> Vec<VerifiedEvent> {
+        let count = self
+            .in_flight
+            .iter()
+            .take_while(|event| event.round() <= floor)
+            .count();
+        self.in_flight.drain(..count).collect()
+    }
+
+    /// A round has a quorum; `by_other` says that it was not an own event that made it complete.
+    pub(super) fn round_complete(
+        &mut self,
+        now_ms: u64,
+        round: Round,
+        by_other: bool,
+        pacing: &mut Pacing,
+    ) {
+        self.complete_round = round;
+        self.complete_at_ms = now_ms;
+        if round == self.last.round && by_other && !self.rested {
+            pacing.measured(now_ms.saturating_sub(self.last_at_ms));
+        }
+    }
+
+    fn due(&mut self, due_ms: u64) {
+        self.due_ms = Some(self.due_ms.map_or(due_ms, |earlier| earlier.min(due_ms)));
+    }
+}
+
+impl Replica {
+    /// Whether there is something to order. docs/protocol.md 4.6
+    pub(super) fn is_awake(&self) -> bool {
+        self.pool.len() > 0
+            || self.proposer.in_flight() > 0
+            || self.graph.unordered_payload() > 0
+            || self.linearizer.is_unsealed()
+            || self.checkpoints.needs_rounds(self.linearizer.leader_round)
+            || self.proposer.wake_round > self.proposer.round()
+            || self.proposer.wake_commit_round > self.linearizer.leader_round
+    }
+
+    /// Makes every own event that is due, and notes when the next may be.
+    pub(super) fn propose(&mut self, now_ms: u64) {
+        self.proposer.due_ms = None;
+        self.proposer.looked_ms = now_ms;
+        if self.signer.is_none() || !self.proposer.signing || self.halted {
+            return;
+        }
+        if self.fetch.holds_back(now_ms) {
+            return; // the fetch's own deadline comes back here
+        }
+        while self.is_due(now_ms) {
+            self.make_event(now_ms);
+            if self.halted {
+                return;
+            }
+        }
+    }
+
+    /// docs/protocol.md 4.1: every round above the floor; what lies below it cannot count any more.
+    fn next_round(&self) -> Round {
+        let resumed = self.graph.floor().ahead(2);
+        let next = self.proposer.round().next();
+        if self.graph.floor() == Round(0) {
+            next
+        } else {
+            next.max(resumed)
+        }
+    }
+
+    fn is_due(&mut self, now_ms: u64) -> bool {
+        let next = self.next_round();
+        let quorum = self.committee().quorum_weight();
+        if !self.has_parents(now_ms, next) {
+            self.ask_for_parents(now_ms, next);
+            return false;
+        }
+        // docs/protocol.md 4.5: who is behind a quorum of the others waits for nothing.
+        if self.graph.weight(next) >= quorum {
+            return true;
+        }
+        let at_ms = if self.is_awake() {
+            self.awake_at_ms(now_ms, next)
+        } else {
+            self.resting_at_ms(next)
+        };
+        if at_ms > now_ms {
+            self.proposer.due(at_ms);
+        }
+        at_ms <= now_ms
+    }
+
+    /// docs/protocol.md 4.4
+    fn awake_at_ms(&self, now_ms: u64, next: Round) -> u64 {
+        let proposer = &self.proposer;
+        let alone = self.me().map_or(0, |me| self.committee().weight(me))
+            >= self.committee().quorum_weight();
+        let interval_ms = self
+            .parameters()
+            .min_round_interval_ms
+            .max(u64::from(alone));
+        let paced_ms = if next == Round(1) {
+            now_ms
+        } else {
+            proposer.last_at_ms + interval_ms
+        };
+        let voted = next.back(1);
+        let present = |seat| {
+            let citable = |node| self.is_citable(now_ms, node);
+            // Who equivocated is not cited, so there is nothing to wait for.
+            self.equivocators.contains(seat) || self.graph.first(voted, seat).is_some_and(citable)
+        };
+        if voted == Round(0) || self.committer.schedule.round(voted).all(present) {
+            return paced_ms;
+        }
+        let complete_ms = if proposer.complete_round == voted {
+            proposer.complete_at_ms
+        } else {
+            0
+        };
+        paced_ms.max(complete_ms + self.pacing.wait_ms())
+    }
+
+    /// docs/protocol.md 4.7: at rest one event a heartbeat, all members' in one burst.
+    fn resting_at_ms(&self, next: Round) -> u64 {
+        let heartbeat_ms = self.parameters().heartbeat_ms;
+        let followed = self.graph.weight(next) > 0;
+        self.proposer.last_at_ms
+            + if followed {
+                heartbeat_ms / 2
+            } else {
+                heartbeat_ms
+            }
+    }
+
+    /// docs/protocol.md 2.9 and 8.3
+    fn is_citable(&self, now_ms: u64, node: &Node) -> bool {
+        node.event.timestamp_ms() <= now_ms + self.parameters().future_tolerance_ms
+            && !self.equivocators.contains(node.creator)
+    }
+
+    fn has_parents(&mut self, now_ms: u64, next: Round) -> bool {
+        let quorum = self.committee().quorum_weight();
+        if next == Round(1) {
+            return true;
+        }
+        let Some(layer) = self.graph.layer(next.back(1)) else {
+            return false;
+        };
+        if layer.creators.weight() < quorum {
+            return false;
+        }
+        let (mut weight, mut clock_ms) = (0, u64::MAX);
+        for seat in layer.creators.iter() {
+            let node = self
+                .graph
+                .first(next.back(1), seat)
+                .expect("it has an event here");
+            if self.is_citable(now_ms, node) {
+                weight += self.committee().weight(seat);
+            } else {
+                clock_ms = clock_ms.min(node.event.timestamp_ms());
+            }
+        }
+        if weight < quorum && clock_ms != u64::MAX {
+            let tolerance_ms = self.parameters().future_tolerance_ms;
+            self.proposer
+                .due(clock_ms.saturating_sub(tolerance_ms).max(now_ms + 1));
+        }
+        weight >= quorum
+    }
+
+    /// The event cited of a creator: its newest below `next` that own events do not cover. docs/protocol.md 4.8
+    fn parent_of(&self, now_ms: u64, next: Round, seat: MemberIndex) -> Option<EventRef> {
+        let lowest = self.proposer.cited[seat.index()].max(self.graph.floor());
+        let mut round = next.back(1).min(self.graph.highest(seat));
+        while round > lowest {
+            if let Some(node) = self.graph.first(round, seat)
+                && self.is_citable(now_ms, node)
+            {
+                return Some(*node.event.reference());
+            }
+            round = round.back(1);
+        }
+        None
+    }
+
+    fn parents(&self, now_ms: u64, next: Round, me: MemberIndex) -> Vec<EventRef> {
+        let cited = |seat: MemberIndex| match (seat == me, next) {
+            (true, _) => Some(self.proposer.last),
+            (false, Round(1)) => None,
+            (false, _) => self.parent_of(now_ms, next, seat),
+        };
+        self.committee()
+            .members()
+            .filter_map(|(seat, _)| cited(seat))
+            .collect()
+    }
+
+    fn make_event(&mut self, now_ms: u64) {
+        let (me, next) = (self.me().expect("a signer has a seat"), self.next_round());
+        let backfill = self.graph.weight(next) >= self.committee().quorum_weight();
+        let uncommitted = next.0 - self.linearizer.leader_round.0.min(next.0);
+        // docs/protocol.md 6.3: nothing to order is added to what cannot be ordered.
+        let carries = !backfill && uncommitted <= self.parameters().payload_rounds_max;
+        let was_awake = self.is_awake();
+        let draft = EventDraft {
+            chain_id: self.config.chain_id,
+            epoch: self.committee().epoch(),
+            round: next,
+            creator: me,
+            timestamp_ms: now_ms.max(self.proposer.last_timestamp_ms),
+            parents: self.parents(now_ms, next, me),
+            checkpoint_votes: self.checkpoints.take_votes(self.linearizer.leader_round),
+            transactions: if carries {
+                self.pool.take()
+            } else {
+                Vec::new()
+            },
+        };
+        let event =
+            VerifiedEvent::own(&draft, self.signer.as_ref().expect("checked by the caller"));
+        self.proposer.made(&event);
+        self.proposer.last_at_ms = now_ms;
+        self.proposer.rested = !was_awake;
+        self.proposer.hint_wait_ms = 0;
+        self.pacing.advanced(next, self.linearizer.leader_round);
+        self.insert(now_ms, event.clone());
+        self.send(Recipient::All, Message::Events(vec![event.bytes().clone()]));
+        let mut complete = self.pending.arrived(event.reference());
+        complete.extend(self.commit_all());
+        for (from, event) in complete {
+            self.insert_all(now_ms, from, event);
+        }
+    }
+
+    /// Awake and short of parents: those who rest are asked for theirs, at once when we rested too, later when they
+    /// do not come. docs/protocol.md 4.7
+    fn ask_for_parents(&mut self, now_ms: u64, next: Round) {
+        if !self.is_awake() || next == Round(1) {
+            return;
+        }
+        let patience_ms = self
+            .pacing
+            .wait_ms()
+            .max(self.parameters().pull_retry_ms / 2);
+        let proposer = &mut self.proposer;
+        if proposer.hint_wait_ms == 0 {
+            proposer.hint_wait_ms = patience_ms;
+            proposer.hint_at_ms = if proposer.rested {
+                now_ms
+            } else {
+                now_ms + patience_ms
+            };
+        }
+        if now_ms < proposer.hint_at_ms {
+            let at_ms = proposer.hint_at_ms;
+            proposer.due(at_ms);
+            return;
+        }
+        proposer.hint_at_ms = now_ms + proposer.hint_wait_ms;
+        proposer.hint_wait_ms =
+            (proposer.hint_wait_ms * 2).min(self.config.parameters.heartbeat_ms.max(1));
+        let at_ms = proposer.hint_at_ms;
+        proposer.due(at_ms);
+        let round = next.back(1);
+        let epoch = self.committee().epoch();
+        let lacking = |seat: &MemberIndex| {
+            self.graph.first(round, *seat).is_none() && Some(*seat) != self.me()
+        };
+        let seats = self.committee().members().map(|(seat, _)| seat);
+        let sleepers: Vec<_> = seats.filter(lacking).collect();
+        for seat in sleepers {
+            let to = Recipient::One(Peer::Member(seat));
+            self.send(to, Message::Wake(Wake { epoch, round }));
+        }
+    }
+
+    /// Sends the last own event again: it may never have left before a crash.
+    pub(super) fn resend_last(&mut self) {
+        let last = self.proposer.last;
+        if let Some(node) = self
+            .graph
+            .find(&last)
+            .and_then(|handle| self.graph.node(handle))
+        {
+            let bytes = node.event.bytes().clone();
+            self.output(Output::Send {
+                to: Recipient::All,
+                message: Message::Events(vec![bytes]),
+            });
+        }
+    }
+}

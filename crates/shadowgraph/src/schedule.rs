@@ -1,0 +1,119 @@
+//! Which members lead which rounds, by reputation that follows from the commits alone. docs/protocol.md 4.
+
+use crate::committee::{Committee, MemberSet};
+use crate::event::VerifiedEvent;
+use crate::ids::{MemberIndex, Round};
+
+/// A member leads if its events were cited at once by this share of the events output. docs/protocol.md 4.3
+const SUPPORT_PERCENT_MIN: u64 = 60;
+
+/// The leaders of all rounds, as far as the commits so far tell.
+#[derive(Debug)]
+pub(crate) struct Schedule {
+    committee: Committee,
+    slots: u16,
+    interval_rounds: u64,
+    /// Holds from this round on.
+    from: Round,
+    current: Vec<MemberIndex>,
+    /// Holds below `from`.
+    previous: Vec<MemberIndex>,
+    /// Per seat, the weight of the events of the window that cite its event of the round before.
+    support: Vec<u64>,
+    /// The weight of all events of the window.
+    total: u64,
+}
+
+impl Schedule {
+    pub(crate) fn new(committee: Committee, leaders_per_round: u16, interval_rounds: u64) -> Self {
+        let everyone: Vec<_> = committee.members().map(|(seat, _)| seat).collect();
+        Self {
+            slots: leaders_per_round.max(1),
+            interval_rounds,
+            from: Round(1),
+            previous: everyone.clone(),
+            current: everyone,
+            support: vec![0; committee.len()],
+            total: 0,
+            committee,
+        }
+    }
+
+    fn leaders(&self, round: Round) -> &[MemberIndex] {
+        if round >= self.from {
+            &self.current
+        } else {
+            &self.previous
+        }
+    }
+
+    /// How many seats may lead now.
+    pub(crate) fn leader_count(&self) -> usize {
+        self.current.len()
+    }
+
+    /// How many slots a round has.
+    pub(crate) fn slots(&self, round: Round) -> u16 {
+        let leaders = u16::try_from(self.leaders(round).len()).expect("at most 200");
+        self.slots.min(leaders)
+    }
+
+    /// Who leads a slot. docs/protocol.md 4.2
+    pub(crate) fn leader(&self, round: Round, rank: u16) -> MemberIndex {
+        let leaders = self.leaders(round);
+        let count = leaders.len() as u64;
+        let slots = u64::from(self.slots(round));
+        // With fewer slots than leaders the slots walk on through all; with all, the order turns by one.
+        let stride = if slots < count { slots } else { 1 };
+        let start = (round.0 % count) * stride % count;
+        leaders[((start + u64::from(rank)) % count) as usize]
+    }
+
+    /// The leaders of a round in order of rank.
+    pub(crate) fn round(&self, round: Round) -> impl Iterator<Item = MemberIndex> + '_ {
+        (0..self.slots(round)).map(move |rank| self.leader(round, rank))
+    }
+
+    /// Takes a commit's events into account, and changes the leaders of the rounds above `leader_round` if it is time.
+    pub(crate) fn commit(&mut self, leader_round: Round, events: &[VerifiedEvent]) {
+        if self.interval_rounds == 0 {
+            return;
+        }
+        for event in events.iter().filter(|event| event.round() > Round(1)) {
+            let weight = self.committee.weight(event.creator());
+            self.total += weight;
+            let voted = event.round().back(1);
+            for parent in event
+                .parents()
+                .iter()
+                .filter(|parent| parent.round == voted)
+            {
+                self.support[parent.creator.index()] += weight;
+            }
+        }
+        if leader_round.0 >= self.from.0 + self.interval_rounds {
+            self.change(leader_round.next());
+        }
+    }
+
+    fn change(&mut self, from: Round) {
+        let best_first = {
+            let mut seats: Vec<_> = self.committee.members().map(|(seat, _)| seat).collect();
+            seats.sort_by_key(|seat| (std::cmp::Reverse(self.support[seat.index()]), *seat));
+            seats
+        };
+        // docs/protocol.md 4.3: never fewer than an honest member is sure to be among.
+        let mut chosen = MemberSet::default();
+        for seat in best_first {
+            let enough = self.support[seat.index()] * 100 >= self.total * SUPPORT_PERCENT_MIN;
+            if enough || chosen.weight() < self.committee.validity_weight() {
+                chosen.insert(&self.committee, seat);
+            }
+        }
+        self.previous = std::mem::replace(&mut self.current, chosen.iter().collect());
+        self.from = from;
+        // Older commits count for half of the newer ones, and again.
+        self.support.iter_mut().for_each(|support| *support /= 2);
+        self.total /= 2;
+    }
+}
