@@ -167,6 +167,38 @@ pub fn create_empty(path: &Path, virtual_bytes: u64) -> io::Result<()> {
     file.write_all(&refcounts)
 }
 
+/// Makes a disk that [`create_empty`] wrote larger; QEMU may have written to it since, but not now. A
+/// disk never shrinks: a smaller size changes nothing.
+///
+/// # Errors
+/// Those of the file system; a header that is not ours; a size that its table has no room for (4 TiB).
+pub fn grow(path: &Path, virtual_bytes: u64) -> io::Result<()> {
+    const CLUSTER: u64 = 1 << 16;
+    let mut file = File::options().read(true).write(true).open(path)?;
+    if inspect(&mut file).map_err(io::Error::other)?.virtual_bytes >= virtual_bytes {
+        return Ok(());
+    }
+    let l1_entries = virtual_bytes.div_ceil(CLUSTER * (CLUSTER / 8));
+    let mut field = [0; 4];
+    file.seek(SeekFrom::Start(36))?;
+    file.read_exact(&mut field)?;
+    let old_entries = u64::from(u32::from_be_bytes(field));
+    // The table fills whole clusters, and what is behind its end reads as zeros: not allocated.
+    if l1_entries > (old_entries * 8).next_multiple_of(CLUSTER) / 8 {
+        return Err(io::Error::other(
+            "the disk's table has no room for that size",
+        ));
+    }
+    let l1_entries = u32::try_from(l1_entries.max(old_entries)).map_err(io::Error::other)?;
+    file.seek(SeekFrom::Start(36))?;
+    file.write_all(&l1_entries.to_be_bytes())?;
+    // The table first: a size that it does not cover would make the disk unreadable.
+    file.sync_data()?;
+    file.seek(SeekFrom::Start(24))?;
+    file.write_all(&virtual_bytes.to_be_bytes())?;
+    file.sync_data()
+}
+
 #[cfg(test)]
 #[path = "qcow2_tests.rs"]
 mod tests;

@@ -112,3 +112,26 @@ fn a_broken_or_hostile_header_is_refused_with_its_reason() {
         "its header extensions have no end"
     );
 }
+
+#[test]
+fn a_grown_disk_passes_qemus_own_check_and_never_shrinks() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("d.qcow2");
+    create_empty(&path, 1 << 20).expect("it is created");
+    for (asked, found) in [(700_u64 << 30, 700_u64 << 30), (1 << 20, 700 << 30)] {
+        grow(&path, asked).expect("it grows");
+        let read = inspect(&mut File::open(&path).expect("it opens")).expect("it is good");
+        assert_eq!(read.virtual_bytes, found);
+        let check = Command::new("qemu-img")
+            .args(["check", "-f", "qcow2"])
+            .arg(&path)
+            .output();
+        assert!(
+            check
+                .expect("qemu-img runs (Debian: apt-get install qemu-utils)")
+                .status
+                .success()
+        );
+    }
+    assert!(grow(&path, 5 << 40).is_err());
+}

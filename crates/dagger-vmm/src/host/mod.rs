@@ -338,6 +338,31 @@ impl Host {
         Ok(())
     }
 
+    /// Makes the stopped instance `old` the instance `new`, with its disk and nothing else of it; the next start makes
+    /// seed and size anew. The two may be the same: a stopped instance whose specification changed.
+    ///
+    /// # Errors
+    /// [`VmmError::NotFound`], [`VmmError::Running`], [`VmmError::Io`].
+    pub async fn succeed(&self, old: InstanceId, new: InstanceId) -> Result<(), VmmError> {
+        let _old_turn = self.turn(old).await;
+        let _new_turn = if old == new {
+            None
+        } else {
+            Some(self.turn(new).await)
+        };
+        let (from, to) = (self.directory(old), self.directory(new));
+        if !from.is_dir() {
+            return Err(VmmError::NotFound(old));
+        }
+        let moved = tokio::task::spawn_blocking(move || {
+            prepare::succeed(&from, &to).map_err(|e| VmmError::io("taking over", &from, e))
+        });
+        let moved = moved
+            .await
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        moved.ok_or(VmmError::Running(old))
+    }
+
     /// Connects to a TCP port of the guest. The connection stands before the guest has accepted it: read before you believe.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ use crate::seed;
 use crate::spec::{BootSource, DiskFormat, Firmware, InstanceSpec};
 
 const MIB: u64 = 1024 * 1024;
+/// Stands beside a disk that the next preparation keeps.
+const KEPT_DISK_MARK: &str = "disk.kept";
 
 /// What is to be prepared.
 pub struct Plan {
@@ -57,11 +59,18 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
         return Ok(Prepared::Running);
     }
     if known.is_none() {
-        // Whatever an interrupted preparation left is not trusted.
-        for name in [DISK_FILE, SEED_FILE, STATE_FILE, UEFI_VARS_FILE] {
-            remove_if_there(&dir.join(name))?;
+        remove_if_there(&dir.join(SEED_FILE))?;
+        remove_if_there(&dir.join(STATE_FILE))?;
+        if dir.join(KEPT_DISK_MARK).exists() {
+            let path = dir.join(DISK_FILE);
+            qcow2::grow(&path, spec.disk_mib * MIB)
+                .map_err(|e| VmmError::io("growing", path, e))?;
+        } else {
+            // Whatever an interrupted preparation left is not trusted.
+            remove_if_there(&dir.join(DISK_FILE))?;
+            remove_if_there(&dir.join(UEFI_VARS_FILE))?;
+            make_disk(spec, dir)?;
         }
-        make_disk(spec, dir)?;
         let path = dir.join(SEED_FILE);
         write_new(&path, &seed::disk_image(spec)).map_err(|e| VmmError::io("writing", path, e))?;
     }
@@ -75,7 +84,29 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
     };
     let bytes = serde_json::to_vec(&launch).expect("a launch is plain data");
     write_atomically(&launch_file, &bytes).map_err(|e| VmmError::io("writing", launch_file, e))?;
+    remove_if_there(&dir.join(KEPT_DISK_MARK))?;
     Ok(Prepared::Ready)
+}
+
+/// Makes the directory `old` of a stopped instance the directory `new` (it may be the same) of an
+/// instance that has its disk and nothing else of it. `None`: it is not stopped.
+pub fn succeed(old: &Path, new: &Path) -> io::Result<Option<()>> {
+    let Some(_lock) = Lock::take(old)? else {
+        return Ok(None);
+    };
+    // From here the disk is kept whatever happens; the launch file goes last but one, so that a crash
+    // leaves the old instance or one whose next preparation keeps the disk.
+    File::create(old.join(KEPT_DISK_MARK))?.sync_all()?;
+    for name in [STATE_FILE, SEED_FILE, LAUNCH_FILE] {
+        match fs::remove_file(old.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    if old != new {
+        fs::rename(old, new)?;
+    }
+    Ok(Some(()))
 }
 
 /// Everything the instance boots from is there and is what it claims to be.
