@@ -32,7 +32,10 @@ pub struct DesiredVm {
 impl DesiredVm {
     /// The instance that may run for it here.
     pub fn instance(&self) -> InstanceId {
-        InstanceId { vm: self.vm, lease_epoch: self.lease_epoch }
+        InstanceId {
+            vm: self.vm,
+            lease_epoch: self.lease_epoch,
+        }
     }
 }
 
@@ -60,6 +63,8 @@ pub struct Memory {
     pub failed_ms: u64,
     /// The last of them.
     pub failure: Option<Failure>,
+    /// `qemu_started_ms` of the start that the ledger knows of.
+    pub reported_start_ms: Option<u64>,
     /// `stopped_ms` of the last end that was dealt with: counted as a failure, or known to the ledger.
     pub settled_stop_ms: Option<u64>,
 }
@@ -178,12 +183,26 @@ pub fn plan(
     vms.into_iter()
         .filter_map(|vm| {
             let want = desired.iter().find(|desired| desired.vm == vm);
-            let here: Vec<_> = observed.iter().filter(|status| status.id.vm == vm).collect();
+            let here: Vec<_> = observed
+                .iter()
+                .filter(|status| status.id.vm == vm)
+                .collect();
             leftover(want, &here).or_else(|| {
                 let want = want?;
-                let own = here.iter().find(|status| status.id == want.instance()).copied();
+                let own = here
+                    .iter()
+                    .find(|status| status.id == want.instance())
+                    .copied();
                 let memory = memory.get(&want.instance()).cloned().unwrap_or_default();
-                Subject { want, own, here: &here, memory: &memory, policy, now_ms }.next()
+                Subject {
+                    want,
+                    own,
+                    here: &here,
+                    memory: &memory,
+                    policy,
+                    now_ms,
+                }
+                .next()
             })
         })
         .collect()
@@ -193,7 +212,9 @@ pub fn plan(
 /// anything else, so that a VM never starts beside an older incarnation of itself.
 fn leftover(want: Option<&DesiredVm>, here: &[&InstanceStatus]) -> Option<Action> {
     here.iter().find_map(|status| {
-        let Some(want) = want else { return Some(Action::Remove(status.id)) };
+        let Some(want) = want else {
+            return Some(Action::Remove(status.id));
+        };
         if status.id == want.instance() {
             return None;
         }
@@ -237,12 +258,15 @@ impl Subject<'_> {
             }),
             // A guest that moves may want to finish what it is doing; one that is deleted may not.
             Duty::Release => Some(match self.own {
-                Some(status) if self.want.phase == Phase::Moving && !is_stopped(status) => self.stop(),
+                Some(status) if self.want.phase == Phase::Moving && !is_stopped(status) => {
+                    self.stop()
+                }
                 Some(_) => Action::Remove(id),
                 None => Action::ReportStopped(id, ended("released", "its disk is released"), None),
             }),
             Duty::Keep => self.own.and_then(|status| {
-                let settled = self.memory.failures == 0 && self.memory.settled_stop_ms == status.stopped_ms;
+                let settled =
+                    self.memory.failures == 0 && self.memory.settled_stop_ms == status.stopped_ms;
                 match is_stopped(status) {
                     false => Some(self.stop()),
                     true => (!settled).then_some(Action::Settle(id, status.stopped_ms)),
@@ -255,19 +279,28 @@ impl Subject<'_> {
     fn run(&self) -> Option<Action> {
         let Some(status) = self.own else {
             if self.memory.host_key.is_none() || self.memory.host_key != self.want.host_key {
-                let text = "this host no longer has the guest's ssh host key; the VM is placed anew";
-                return Some(Action::ReportFailed(self.want.instance(), ended("host_key_lost", text)));
+                let text =
+                    "this host no longer has the guest's ssh host key; the VM is placed anew";
+                return Some(Action::ReportFailed(
+                    self.want.instance(),
+                    ended("host_key_lost", text),
+                ));
             }
             return self.start();
         };
         match &status.state {
             InstanceState::Unknown { .. } => None,
-            InstanceState::Starting => report_progress(self.want, status),
+            InstanceState::Starting => self.report_progress(status),
             // Before it was up, a reboot asks for nothing that is not under way.
             InstanceState::Up if self.memory.boots < self.want.boots => Some(self.stop()),
-            InstanceState::Up => report_progress(self.want, status),
-            InstanceState::Stopped { .. } if self.memory.settled_stop_ms == status.stopped_ms => self.start(),
-            InstanceState::Stopped { code: StopCode::GuestShutdown, .. } => Some(report_stopped(status)),
+            InstanceState::Up => self.report_progress(status),
+            InstanceState::Stopped { .. } if self.memory.settled_stop_ms == status.stopped_ms => {
+                self.start()
+            }
+            InstanceState::Stopped {
+                code: StopCode::GuestShutdown,
+                ..
+            } => Some(report_stopped(status)),
             InstanceState::Stopped { code, .. } if is_crash(*code) => Some(Action::NoteCrash {
                 id: status.id,
                 failure: failure_of(status),
@@ -281,30 +314,55 @@ impl Subject<'_> {
     /// Starts it, unless it failed too often or too recently.
     fn start(&self) -> Option<Action> {
         let id = self.want.instance();
-        if let Some(failure) = self.memory.failure.as_ref().filter(|_| self.memory.failures > 0) {
+        if let Some(failure) = self
+            .memory
+            .failure
+            .as_ref()
+            .filter(|_| self.memory.failures > 0)
+        {
             if failure.permanent || self.memory.failures >= self.policy.failures_max {
                 return Some(Action::ReportFailed(id, failure.clone()));
             }
             let doublings = (self.memory.failures - 1).min(16);
-            let wait_ms = self.policy.backoff_ms.saturating_mul(1 << doublings).min(self.policy.backoff_max_ms);
+            let wait_ms = self
+                .policy
+                .backoff_ms
+                .saturating_mul(1 << doublings)
+                .min(self.policy.backoff_max_ms);
             if self.now_ms < self.memory.failed_ms.saturating_add(wait_ms) {
                 return None;
             }
         }
-        let disk_of = self.here.iter().map(|status| status.id).find(|other| *other != id);
+        let disk_of = self
+            .here
+            .iter()
+            .map(|status| status.id)
+            .find(|other| *other != id);
         Some(Action::Start { id, disk_of })
     }
 
-    fn stop(&self) -> Action {
-        Action::Stop(self.want.instance(), StopMode::Graceful { deadline_ms: self.policy.stop_deadline_ms })
+    /// What the ledger does not know yet of a start. One within the running phase (a reboot, a restart
+    /// after a crash) is said too: until the guest answers again, it is not running.
+    fn report_progress(&self, status: &InstanceStatus) -> Option<Action> {
+        let known = self.memory.reported_start_ms == status.qemu_started_ms;
+        match self.want.phase {
+            Phase::Running if known => None,
+            Phase::Accepted | Phase::Running => status
+                .accelerator
+                .as_ref()
+                .map(|_| Action::ReportStarting(status.id)),
+            Phase::Starting if status.state == InstanceState::Up => Some(Action::Probe(status.id)),
+            _ => None,
+        }
     }
-}
 
-fn report_progress(want: &DesiredVm, status: &InstanceStatus) -> Option<Action> {
-    match want.phase {
-        Phase::Accepted if status.accelerator.is_some() => Some(Action::ReportStarting(status.id)),
-        Phase::Starting if status.state == InstanceState::Up => Some(Action::Probe(status.id)),
-        _ => None,
+    fn stop(&self) -> Action {
+        Action::Stop(
+            self.want.instance(),
+            StopMode::Graceful {
+                deadline_ms: self.policy.stop_deadline_ms,
+            },
+        )
     }
 }
 
@@ -329,7 +387,10 @@ fn is_crash(code: StopCode) -> bool {
 }
 
 fn ran_stably(status: &InstanceStatus, policy: &Policy) -> bool {
-    let ran_ms = status.stopped_ms.zip(status.qemu_started_ms).map(|(end, start)| end.saturating_sub(start));
+    let ran_ms = status
+        .stopped_ms
+        .zip(status.qemu_started_ms)
+        .map(|(end, start)| end.saturating_sub(start));
     ran_ms.is_some_and(|ran_ms| ran_ms >= policy.stable_ms)
 }
 
@@ -345,5 +406,9 @@ fn report_stopped(status: &InstanceStatus) -> Action {
 }
 
 fn ended(code: &str, text: &str) -> Failure {
-    Failure { code: code.to_owned(), text: text.to_owned(), permanent: false }
+    Failure {
+        code: code.to_owned(),
+        text: text.to_owned(),
+        permanent: false,
+    }
 }

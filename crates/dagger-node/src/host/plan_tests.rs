@@ -43,8 +43,13 @@ fn event() -> impl Strategy<Value = Event> {
     use Event::*;
     let vm = 0..VMS;
     let code = prop::sample::select(vec![
-        StopCode::GuestShutdown, StopCode::GuestPanic, StopCode::QemuKilled, StopCode::ShimDied, StopCode::HostRebooted,
-        StopCode::Killed, StopCode::Incomplete,
+        StopCode::GuestShutdown,
+        StopCode::GuestPanic,
+        StopCode::QemuKilled,
+        StopCode::ShimDied,
+        StopCode::HostRebooted,
+        StopCode::Killed,
+        StopCode::Incomplete,
     ]);
     prop_oneof![
         2 => vm.clone().prop_map(Create), 1 => vm.clone().prop_map(Delete), 1 => vm.clone().prop_map(Stop), 1 => vm.clone().prop_map(Start),
@@ -75,11 +80,21 @@ impl World {
         }
         let desired: Vec<_> = self.ledger.values().cloned().collect();
         let observed: Vec<_> = self.instances.values().cloned().collect();
-        plan(&desired, &observed, &self.memory, &Policy::default(), self.now_ms)
+        plan(
+            &desired,
+            &observed,
+            &self.memory,
+            &Policy::default(),
+            self.now_ms,
+        )
     }
 
     fn set(&mut self, vm: u64, from: &[Phase], to: Phase, duty: Duty) {
-        if let Some(want) = self.ledger.get_mut(&vm).filter(|want| from.contains(&want.phase)) {
+        if let Some(want) = self
+            .ledger
+            .get_mut(&vm)
+            .filter(|want| from.contains(&want.phase))
+        {
             (want.phase, want.duty) = (to, duty);
         }
     }
@@ -101,8 +116,15 @@ impl World {
 
     fn end(&mut self, id: InstanceId, code: StopCode) {
         self.now_ms += 1;
-        if let Some(status) = self.instances.get_mut(&id).filter(|status| !matches!(status.state, InstanceState::Stopped { .. })) {
-            status.state = InstanceState::Stopped { code, text: String::new() };
+        if let Some(status) = self
+            .instances
+            .get_mut(&id)
+            .filter(|status| !matches!(status.state, InstanceState::Stopped { .. }))
+        {
+            status.state = InstanceState::Stopped {
+                code,
+                text: String::new(),
+            };
             status.stopped_ms = Some(self.now_ms);
         }
     }
@@ -113,11 +135,22 @@ impl World {
         match event {
             Event::Create(vm) if !self.ledger.contains_key(&vm) => self.place(vm, None),
             Event::Create(_) => {}
-            Event::Delete(vm) => self.set(vm, &[Placed, Accepted, Starting, Running, Stopping, Stopped, Moving, Failed, Lost], Deleting, Duty::Release),
+            Event::Delete(vm) => self.set(
+                vm,
+                &[
+                    Placed, Accepted, Starting, Running, Stopping, Stopped, Moving, Failed, Lost,
+                ],
+                Deleting,
+                Duty::Release,
+            ),
             Event::Stop(vm) => self.set(vm, &live[1..], Stopping, Duty::Stop),
             Event::Start(vm) => self.set(vm, &[Stopped, Failed], Accepted, Duty::Run),
             Event::Reboot(vm) => {
-                if let Some(want) = self.ledger.get_mut(&vm).filter(|want| want.phase == Running) {
+                if let Some(want) = self
+                    .ledger
+                    .get_mut(&vm)
+                    .filter(|want| want.phase == Running)
+                {
                     want.boots += 1;
                 }
             }
@@ -162,7 +195,11 @@ impl World {
     }
 
     fn of(&self, vm: u64) -> Vec<InstanceId> {
-        self.instances.keys().copied().filter(|id| id.vm == vm).collect()
+        self.instances
+            .keys()
+            .copied()
+            .filter(|id| id.vm == vm)
+            .collect()
     }
 
     fn boot(&mut self, vm: u64) {
@@ -178,7 +215,9 @@ impl World {
     }
 
     fn current(&self, id: InstanceId) -> bool {
-        self.ledger.get(&id.vm).is_some_and(|want| want.lease_epoch == id.lease_epoch)
+        self.ledger
+            .get(&id.vm)
+            .is_some_and(|want| want.lease_epoch == id.lease_epoch)
     }
 
     /// An action takes effect, as the executor does it: with its own look at the ledger before a start.
@@ -195,25 +234,53 @@ impl World {
                 }
             }
             Action::Start { id, disk_of } => self.start(id, disk_of, success),
-            Action::NoteCrash { id, failure, stopped_ms, fresh } => {
+            Action::NoteCrash {
+                id,
+                failure,
+                stopped_ms,
+                fresh,
+            } => {
                 let now_ms = self.now_ms;
                 let memory = self.memory.entry(id).or_default();
                 memory.failures = if fresh { 1 } else { memory.failures + 1 };
-                (memory.failed_ms, memory.failure, memory.settled_stop_ms) = (now_ms, Some(failure), stopped_ms);
+                (memory.failed_ms, memory.failure, memory.settled_stop_ms) =
+                    (now_ms, Some(failure), stopped_ms);
             }
             Action::Settle(id, stopped_ms) => {
                 let memory = self.memory.entry(id).or_default();
                 (memory.failures, memory.settled_stop_ms) = (0, stopped_ms);
             }
-            Action::ReportStarting(_) if success && self.current(id) => self.set(id.vm, &[Phase::Accepted], Phase::Starting, Duty::Run),
+            Action::ReportStarting(_) if success && self.current(id) => {
+                let Some(status) = self.instances.get(&id) else {
+                    return;
+                };
+                self.memory.entry(id).or_default().reported_start_ms = status.qemu_started_ms;
+                self.set(
+                    id.vm,
+                    &[Phase::Accepted, Phase::Running],
+                    Phase::Starting,
+                    Duty::Run,
+                );
+            }
             Action::Probe(_) if success && self.current(id) => {
-                if self.instances.get(&id).is_some_and(|status| status.state == InstanceState::Up) {
+                if self
+                    .instances
+                    .get(&id)
+                    .is_some_and(|status| status.state == InstanceState::Up)
+                {
                     self.set(id.vm, &[Phase::Starting], Phase::Running, Duty::Run);
                 }
             }
             Action::Stop(_, mode) => {
                 if success {
-                    self.end(id, if mode == StopMode::Kill { StopCode::Killed } else { StopCode::Stopped });
+                    self.end(
+                        id,
+                        if mode == StopMode::Kill {
+                            StopCode::Killed
+                        } else {
+                            StopCode::Stopped
+                        },
+                    );
                 }
             }
             Action::Remove(_) => {
@@ -222,7 +289,9 @@ impl World {
                     self.memory.remove(&id);
                 }
             }
-            Action::ReportStopped(..) | Action::ReportFailed(..) if success && self.current(id) => self.reported_end(&action),
+            Action::ReportStopped(..) | Action::ReportFailed(..) if success && self.current(id) => {
+                self.reported_end(&action)
+            }
             _ => {}
         }
     }
@@ -233,21 +302,38 @@ impl World {
             return;
         }
         let boots = self.ledger[&id.vm].boots;
-        let memory = self.memory.get_mut(&id).expect("a start follows an accepted report");
+        let memory = self
+            .memory
+            .get_mut(&id)
+            .expect("a start follows an accepted report");
         assert!(memory.host_key.is_some());
         if !success {
             memory.failures += 1;
             memory.failed_ms = self.now_ms;
-            memory.failure = Some(Failure { code: "test".into(), text: String::new(), permanent: false });
+            memory.failure = Some(Failure {
+                code: "test".into(),
+                text: String::new(),
+                permanent: false,
+            });
             return;
         }
         memory.boots = boots;
         if let Some(old) = disk_of {
-            assert!(matches!(self.instances[&old].state, InstanceState::Stopped { .. }), "a running incarnation lost its disk");
+            assert!(
+                matches!(self.instances[&old].state, InstanceState::Stopped { .. }),
+                "a running incarnation lost its disk"
+            );
             self.instances.remove(&old);
         }
-        let running = |status: &InstanceStatus| status.id.vm == id.vm && status.id != id && !matches!(status.state, InstanceState::Stopped { .. });
-        assert!(!self.instances.values().any(running), "two incarnations at once");
+        let running = |status: &InstanceStatus| {
+            status.id.vm == id.vm
+                && status.id != id
+                && !matches!(status.state, InstanceState::Stopped { .. })
+        };
+        assert!(
+            !self.instances.values().any(running),
+            "two incarnations at once"
+        );
         let status = InstanceStatus {
             id,
             state: InstanceState::Starting,
@@ -276,14 +362,38 @@ impl World {
                     Phase::Deleting | Phase::Moving => {
                         // A guest's own shutdown, reported just before, may pass for it; the disk then
                         // goes as a left-over.
-                        let ended = |id| matches!(self.instances[id].state, InstanceState::Stopped { .. });
-                        assert!(self.of(vm).iter().all(ended), "a running VM was reported stopped");
+                        let ended =
+                            |id| matches!(self.instances[id].state, InstanceState::Stopped { .. });
+                        assert!(
+                            self.of(vm).iter().all(ended),
+                            "a running VM was reported stopped"
+                        );
                         self.ledger.remove(&vm);
                     }
-                    _ => self.set(vm, &[Phase::Accepted, Phase::Starting, Phase::Running, Phase::Stopping], Phase::Stopped, Duty::Keep),
+                    _ => self.set(
+                        vm,
+                        &[
+                            Phase::Accepted,
+                            Phase::Starting,
+                            Phase::Running,
+                            Phase::Stopping,
+                        ],
+                        Phase::Stopped,
+                        Duty::Keep,
+                    ),
                 }
             }
-            _ => self.set(vm, &[Phase::Placed, Phase::Accepted, Phase::Starting, Phase::Running], Phase::Failed, Duty::Keep),
+            _ => self.set(
+                vm,
+                &[
+                    Phase::Placed,
+                    Phase::Accepted,
+                    Phase::Starting,
+                    Phase::Running,
+                ],
+                Phase::Failed,
+                Duty::Keep,
+            ),
         }
     }
 
@@ -293,7 +403,10 @@ impl World {
         self.under_way.clear();
         for _ in 0..200 {
             let plan = self.plan();
-            let booting = self.instances.values().any(|status| status.state == InstanceState::Starting);
+            let booting = self
+                .instances
+                .values()
+                .any(|status| status.state == InstanceState::Starting);
             if plan.is_empty() && !booting && self.now_ms > 10_000_000 {
                 return;
             }
@@ -307,17 +420,28 @@ impl World {
                 self.boot(vm);
             }
         }
-        panic!("no end: {:?}\n{:?}\n{:?}", self.plan(), self.ledger, self.instances);
+        panic!(
+            "no end: {:?}\n{:?}\n{:?}",
+            self.plan(),
+            self.ledger,
+            self.instances
+        );
     }
 
     fn check_converged(&self) {
         for (vm, want) in &self.ledger {
             let here: Vec<_> = self.of(*vm).iter().map(|id| &self.instances[id]).collect();
-            let up: Vec<_> = here.iter().filter(|status| !matches!(status.state, InstanceState::Stopped { .. })).collect();
+            let up: Vec<_> = here
+                .iter()
+                .filter(|status| !matches!(status.state, InstanceState::Stopped { .. }))
+                .collect();
             match want.phase {
                 Phase::Running => {
                     assert_eq!(up.len(), 1);
-                    assert_eq!((up[0].id, &up[0].state), (want.instance(), &InstanceState::Up));
+                    assert_eq!(
+                        (up[0].id, &up[0].state),
+                        (want.instance(), &InstanceState::Up)
+                    );
                     assert_eq!(self.memory[&want.instance()].boots, want.boots);
                 }
                 Phase::Stopped | Phase::Failed => assert!(up.is_empty()),
@@ -325,7 +449,13 @@ impl World {
             }
         }
         for id in self.instances.keys() {
-            assert!(self.ledger.get(&id.vm).is_some_and(|want| want.lease_epoch == id.lease_epoch || want.disk_epoch == id.lease_epoch), "{id} was left behind");
+            assert!(
+                self.ledger
+                    .get(&id.vm)
+                    .is_some_and(|want| want.lease_epoch == id.lease_epoch
+                        || want.disk_epoch == id.lease_epoch),
+                "{id} was left behind"
+            );
         }
     }
 }
@@ -347,13 +477,24 @@ proptest! {
 }
 
 fn want(phase: Phase, duty: Duty) -> DesiredVm {
-    DesiredVm { vm: 1, lease_epoch: 3, disk_epoch: 3, duty, phase, boots: 0, host_key: Some("key".into()) }
+    DesiredVm {
+        vm: 1,
+        lease_epoch: 3,
+        disk_epoch: 3,
+        duty,
+        phase,
+        boots: 0,
+        host_key: Some("key".into()),
+    }
 }
 
 fn stopped(lease_epoch: u64, code: StopCode, stopped_ms: u64) -> InstanceStatus {
     InstanceStatus {
         id: InstanceId { vm: 1, lease_epoch },
-        state: InstanceState::Stopped { code, text: "why".into() },
+        state: InstanceState::Stopped {
+            code,
+            text: "why".into(),
+        },
         accelerator: None,
         qemu_pid: None,
         shim_pid: None,
@@ -365,8 +506,20 @@ fn stopped(lease_epoch: u64, code: StopCode, stopped_ms: u64) -> InstanceStatus 
     }
 }
 
-fn one(want: Option<&DesiredVm>, here: &[InstanceStatus], memory: Memory, policy: &Policy, now_ms: u64) -> Option<Action> {
-    let memory = BTreeMap::from([(InstanceId { vm: 1, lease_epoch: 3 }, memory)]);
+fn one(
+    want: Option<&DesiredVm>,
+    here: &[InstanceStatus],
+    memory: Memory,
+    policy: &Policy,
+    now_ms: u64,
+) -> Option<Action> {
+    let memory = BTreeMap::from([(
+        InstanceId {
+            vm: 1,
+            lease_epoch: 3,
+        },
+        memory,
+    )]);
     let desired: Vec<_> = want.cloned().into_iter().collect();
     let mut plan = plan(&desired, here, &memory, policy, now_ms);
     assert!(plan.len() <= 1);
@@ -376,24 +529,37 @@ fn one(want: Option<&DesiredVm>, here: &[InstanceStatus], memory: Memory, policy
 #[test]
 fn crashes_back_off_and_end_in_failed() {
     let policy = Policy::default();
-    let id = InstanceId { vm: 1, lease_epoch: 3 };
-    let mut memory = Memory { host_key: Some("key".into()), ..Memory::default() };
+    let id = InstanceId {
+        vm: 1,
+        lease_epoch: 3,
+    };
+    let mut memory = Memory {
+        host_key: Some("key".into()),
+        ..Memory::default()
+    };
     let want = want(Phase::Running, Duty::Run);
     let mut waits = Vec::new();
     let mut now_ms = 1_000;
     loop {
         let here = [stopped(3, StopCode::GuestPanic, now_ms)];
         match one(Some(&want), &here, memory.clone(), &policy, now_ms) {
-            Some(Action::NoteCrash { failure, stopped_ms, fresh, .. }) => {
+            Some(Action::NoteCrash {
+                failure,
+                stopped_ms,
+                fresh,
+                ..
+            }) => {
                 assert!(!fresh);
                 memory.failures += 1;
-                (memory.failed_ms, memory.failure, memory.settled_stop_ms) = (now_ms, Some(failure), stopped_ms);
+                (memory.failed_ms, memory.failure, memory.settled_stop_ms) =
+                    (now_ms, Some(failure), stopped_ms);
             }
             other => panic!("{other:?}"),
         }
         let mut waited = 0;
         let action = loop {
-            if let Some(action) = one(Some(&want), &here, memory.clone(), &policy, now_ms + waited) {
+            if let Some(action) = one(Some(&want), &here, memory.clone(), &policy, now_ms + waited)
+            {
                 break action;
             }
             waited += 500;
@@ -414,36 +580,76 @@ fn crashes_back_off_and_end_in_failed() {
 #[test]
 fn a_stale_incarnation_goes_first_and_its_disk_only_with_it() {
     let policy = Policy::default();
-    let memory = Memory { host_key: Some("key".into()), ..Memory::default() };
+    let memory = Memory {
+        host_key: Some("key".into()),
+        ..Memory::default()
+    };
     let mut running = stopped(2, StopCode::Killed, 5);
     running.state = InstanceState::Up;
-    let fenced = InstanceId { vm: 1, lease_epoch: 2 };
+    let fenced = InstanceId {
+        vm: 1,
+        lease_epoch: 2,
+    };
     let mut want = want(Phase::Accepted, Duty::Run);
-    let act = |want: Option<&DesiredVm>, here: &InstanceStatus| one(want, std::slice::from_ref(here), memory.clone(), &policy, 10);
+    let act = |want: Option<&DesiredVm>, here: &InstanceStatus| {
+        one(
+            want,
+            std::slice::from_ref(here),
+            memory.clone(),
+            &policy,
+            10,
+        )
+    };
     assert_eq!(act(None, &running), Some(Action::Remove(fenced)));
     assert_eq!(act(Some(&want), &running), Some(Action::Remove(fenced)));
     want.disk_epoch = 2;
-    assert_eq!(act(Some(&want), &running), Some(Action::Stop(fenced, StopMode::Kill)));
-    let start = Action::Start { id: want.instance(), disk_of: Some(fenced) };
-    assert_eq!(act(Some(&want), &stopped(2, StopCode::LeaseExpired, 5)), Some(start));
+    assert_eq!(
+        act(Some(&want), &running),
+        Some(Action::Stop(fenced, StopMode::Kill))
+    );
+    let start = Action::Start {
+        id: want.instance(),
+        disk_of: Some(fenced),
+    };
+    assert_eq!(
+        act(Some(&want), &stopped(2, StopCode::LeaseExpired, 5)),
+        Some(start)
+    );
     want.duty = Duty::Release;
     assert_eq!(act(Some(&want), &running), Some(Action::Remove(fenced)));
 }
 
 #[test]
 fn a_machine_that_can_run_nothing_refuses() {
-    let failure = Failure { code: "E_QEMU_MISSING".into(), text: "install it".into(), permanent: true };
-    let policy = Policy { machine_off: Some(failure.clone()), ..Policy::default() };
+    let failure = Failure {
+        code: "E_QEMU_MISSING".into(),
+        text: "install it".into(),
+        permanent: true,
+    };
+    let policy = Policy {
+        machine_off: Some(failure.clone()),
+        ..Policy::default()
+    };
     let want = want(Phase::Placed, Duty::Accept);
-    assert_eq!(one(Some(&want), &[], Memory::default(), &policy, 10), Some(Action::ReportFailed(want.instance(), failure)));
+    assert_eq!(
+        one(Some(&want), &[], Memory::default(), &policy, 10),
+        Some(Action::ReportFailed(want.instance(), failure))
+    );
 }
 
 #[test]
 fn a_lost_host_key_is_never_papered_over() {
     let want = want(Phase::Accepted, Duty::Run);
-    let other = Memory { host_key: Some("another".into()), ..Memory::default() };
+    let other = Memory {
+        host_key: Some("another".into()),
+        ..Memory::default()
+    };
     for memory in [Memory::default(), other] {
-        let Some(Action::ReportFailed(_, failure)) = one(Some(&want), &[], memory, &Policy::default(), 10) else { panic!("started") };
+        let Some(Action::ReportFailed(_, failure)) =
+            one(Some(&want), &[], memory, &Policy::default(), 10)
+        else {
+            panic!("started")
+        };
         assert_eq!(failure.code, "host_key_lost");
     }
 }
@@ -452,5 +658,14 @@ fn a_lost_host_key_is_never_papered_over() {
 fn what_is_not_known_is_left_alone() {
     let mut status = stopped(3, StopCode::Killed, 5);
     status.state = InstanceState::Unknown { since_ms: 7 };
-    assert_eq!(one(Some(&want(Phase::Running, Duty::Run)), &[status], Memory::default(), &Policy::default(), 10), None);
+    assert_eq!(
+        one(
+            Some(&want(Phase::Running, Duty::Run)),
+            &[status],
+            Memory::default(),
+            &Policy::default(),
+            10
+        ),
+        None
+    );
 }

@@ -1,0 +1,41 @@
+//! What the agent asks of the hypervisor driver beyond [`Vmm`].
+
+use std::future::Future;
+
+use dagger_vmm::{Host, InstanceId, Vmm, VmmError};
+
+/// A driver that the agent can drive.
+pub trait Hypervisor: Vmm {
+    /// Whether anything can be run here at all.
+    ///
+    /// # Errors
+    /// What is missing.
+    fn ready(&self) -> Result<(), VmmError>;
+
+    /// Whether the guest's ssh server answers. Takes up to half a second to say no.
+    fn ssh_answers(&self, id: InstanceId) -> impl Future<Output = bool> + Send;
+
+    /// Makes the stopped instance `old` the instance `new`, with its disk and without its seed.
+    ///
+    /// # Errors
+    /// [`VmmError::Running`], [`VmmError::NotFound`], [`VmmError::Io`].
+    fn succeed(
+        &self,
+        old: InstanceId,
+        new: InstanceId,
+    ) -> impl Future<Output = Result<(), VmmError>> + Send;
+}
+
+impl Hypervisor for Host {
+    fn ready(&self) -> Result<(), VmmError> {
+        self.find_qemu().map(drop)
+    }
+
+    async fn ssh_answers(&self, id: InstanceId) -> bool {
+        Host::ssh_answers(self, id).await
+    }
+
+    async fn succeed(&self, old: InstanceId, new: InstanceId) -> Result<(), VmmError> {
+        Host::succeed(self, old, new).await
+    }
+}
