@@ -1,0 +1,196 @@
+//! Honest members on an imperfect network: everything submitted is committed, in one order, and then it is quiet.
+
+mod cluster;
+
+use cluster::Cluster;
+use shadowgraph::*;
+
+fn texts(count: usize) -> Vec<String> {
+    (0..count)
+        .map(|number| format!("transaction {number}"))
+        .collect()
+}
+
+fn order_everything(
+    weights: &[u64],
+    seed: u64,
+    loss_permille: u64,
+    parameters: Parameters,
+) -> Cluster {
+    let mut cluster = Cluster::new(weights, seed, parameters);
+    cluster.loss_permille = loss_permille;
+    let texts = texts(40);
+    for (number, text) in texts.iter().enumerate() {
+        cluster.submit(number % weights.len(), text);
+        cluster.run_for(7);
+    }
+    let seats: Vec<usize> = (0..weights.len()).collect();
+    cluster.run_until("all commit", |cluster| cluster.all_have(&seats, &texts));
+    cluster.check_agreement();
+    cluster
+}
+
+#[test]
+fn committees_of_any_size_and_weight_order_everything() {
+    for (seed, weights) in [
+        vec![1],
+        vec![1, 1],
+        vec![1, 1, 1],
+        vec![1, 1, 1, 1],
+        vec![5, 3, 1, 1],
+        vec![10, 1, 1, 1, 1],
+        vec![1; 7],
+        vec![3, 1, 4, 1, 5, 9, 2],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        order_everything(&weights, seed as u64, 0, Parameters::default());
+    }
+}
+
+#[test]
+fn lost_messages_are_made_up_for() {
+    for seed in 0..6 {
+        order_everything(&[1; 4], seed, 100 + 50 * seed, Parameters::default());
+    }
+}
+
+#[test]
+fn few_leaders_and_no_reputation_work_too() {
+    for leaders in [1, 2, 3] {
+        let parameters = Parameters {
+            leaders_per_round: leaders,
+            schedule_interval_rounds: 0,
+            ..Default::default()
+        };
+        order_everything(&[1; 4], 5, 50, parameters);
+    }
+}
+
+#[test]
+fn a_certificate_follows_and_then_all_rest() {
+    let mut cluster = order_everything(&[1; 4], 1, 0, Parameters::default());
+    cluster.run_until("certified", |cluster| {
+        cluster.nodes.iter().all(|node| {
+            let last = node
+                .commits
+                .iter()
+                .rev()
+                .find(|(_, commit)| commit.is_checkpoint);
+            let certified = node
+                .certificates
+                .last()
+                .map(|certificate| certificate.checkpoint.commit);
+            last.map(|(_, commit)| commit.index) == certified && !node.status().awake
+        })
+    });
+    for node in &cluster.nodes {
+        for certificate in &node.certificates {
+            certificate
+                .verify(&cluster::CHAIN, &cluster.committee)
+                .expect("it verifies");
+        }
+    }
+    // docs/protocol.md 4.7: one event a heartbeat.
+    cluster.run_for(2_000);
+    let before = cluster.pushed.clone();
+    cluster.run_for(20_000);
+    for (before, after) in before.iter().zip(&cluster.pushed) {
+        assert!(
+            (18..=21).contains(&(after - before)),
+            "{} events in 20 heartbeats",
+            after - before
+        );
+    }
+}
+
+#[test]
+fn the_first_transaction_after_a_rest_is_fast() {
+    let mut cluster = order_everything(&[1; 4], 2, 0, Parameters::default());
+    cluster.delay_ms = (10, 10);
+    for number in 0..5 {
+        cluster.run_for(10_123);
+        assert!(
+            cluster.nodes.iter().all(|node| !node.status().awake),
+            "{}",
+            cluster.describe()
+        );
+        let text = format!("after rest {number}");
+        let submitted_ms = cluster.now_ms;
+        cluster.submit(number % 4, &text);
+        cluster.run_until("committed", |cluster| {
+            cluster.all_have(&[0, 1, 2, 3], std::slice::from_ref(&text))
+        });
+        // An event, the others' answer to it, and two more rounds.
+        assert!(
+            cluster.now_ms - submitted_ms <= 50,
+            "{} ms",
+            cluster.now_ms - submitted_ms
+        );
+    }
+}
+
+/// Three message delays from an event's creation to its commit, for all events, when nothing is wrong.
+#[test]
+fn commits_take_three_delays() {
+    for members in [4, 10] {
+        let mut cluster = Cluster::new(&vec![1; members], 3, Parameters::default());
+        cluster.delay_ms = (100, 100);
+        cluster.run_for(1_000);
+        for number in 0..100 {
+            cluster.submit(number % members, &format!("{number}"));
+            cluster.run_for(100);
+        }
+        cluster.run_for(1_000);
+        cluster.check_agreement();
+        let mut delays: Vec<u64> = Vec::new();
+        for node in &cluster.nodes {
+            for (at_ms, commit) in node
+                .commits
+                .iter()
+                .filter(|(_, commit)| commit.leader.round > Round(10))
+            {
+                delays.extend(
+                    commit
+                        .events
+                        .iter()
+                        .map(|event| at_ms - event.timestamp_ms()),
+                );
+            }
+        }
+        delays.sort_unstable();
+        let (p50, p99) = (delays[delays.len() / 2], delays[delays.len() * 99 / 100]);
+        assert!(
+            p50 <= 310 && p99 <= 410,
+            "n = {members}: p50 {p50} ms, p99 {p99} ms"
+        );
+    }
+}
+
+#[test]
+fn a_silent_member_soon_costs_nothing() {
+    let mut cluster = Cluster::new(&[1; 4], 3, Parameters::default());
+    cluster.delay_ms = (50, 50);
+    cluster.crash(3);
+    for number in 0..60 {
+        cluster.submit(number % 3, &format!("{number}"));
+        cluster.run_for(100);
+    }
+    cluster.run_for(1_000);
+    cluster.check_agreement();
+    assert_eq!(cluster.nodes[0].status().leaders, 3);
+    let late: Vec<_> = cluster.nodes[0].commits.iter().rev().take(60).collect();
+    for (at_ms, commit) in late
+        .iter()
+        .filter(|(_, commit)| commit.transaction_count() > 0)
+    {
+        for event in &commit.events {
+            assert!(
+                at_ms - event.timestamp_ms() <= 200,
+                "{} ms",
+                at_ms - event.timestamp_ms()
+            );
+        }
+    }
+}
