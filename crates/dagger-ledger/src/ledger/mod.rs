@@ -9,14 +9,14 @@ mod indexes;
 mod invariants;
 mod leases;
 mod objects;
-mod outcomes;
+pub(crate) mod outcomes;
 mod phases;
 mod placement;
 mod replay;
 mod reports;
 mod snapshot;
 mod state_root;
-mod state_tree;
+pub(crate) mod state_tree;
 mod vms;
 
 use borsh::{BorshDeserialize, BorshSerialize};

@@ -37,3 +37,14 @@ fn next_level(level: &[Hash]) -> Vec<Hash> {
     };
     level.chunks(2).map(join).collect()
 }
+
+/// Root of the tree over a commit's outcomes, and the siblings on the way to it, lowest first.
+pub(crate) fn path(mut level: Vec<Hash>, mut at: usize) -> (Hash, Vec<Hash>) {
+    let mut siblings = Vec::new();
+    while level.len() > 1 {
+        siblings.extend(level.get(at ^ 1));
+        level = next_level(&level);
+        at /= 2;
+    }
+    (level[0], siblings)
+}

@@ -1,12 +1,16 @@
 //! Which records the state consists of, under which keys, and how the root follows from them.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
 
 use crate::hash;
+use crate::ids::Digest;
 use crate::ledger::Ledger;
+use crate::proof::StateProof;
 
 /// Key of a record in the state tree. Names, not ids: whoever verifies a claim knows the name.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StateKey {
     /// Chain id, name of the network and parameters.
     Network,
@@ -87,13 +91,65 @@ impl Ledger {
         for id in self.dirty.take_vms() {
             if let Some(vm) = &self.vms[id.index()] {
                 buffer.clear();
-                vm.serialize(&mut buffer).expect("borsh writes to memory");
+                borsh::to_writer(&mut buffer, vm).expect("borsh writes to memory");
                 let key = vm_key(&self.accounts[vm.account.index()].name, &vm.spec.name);
                 self.tree
                     .set(key, Some(hash::keyed(hash::STATE_RECORD, &buffer)));
             }
         }
         self.tree.commit()
+    }
+
+    /// Proves a record, or its absence, under the root that [`Ledger::state_root`] last gave. `None` if the record has changed since: ask
+    /// again after the next checkpoint.
+    pub fn prove(&self, key: &StateKey) -> Option<StateProof> {
+        let record = self.record_bytes(key);
+        let hash = key.hash();
+        let (bucket, siblings) = self.tree.path(&hash);
+        let held = bucket
+            .iter()
+            .find(|(other, _)| *other == hash)
+            .map(|(_, record)| *record);
+        let current = record
+            .as_ref()
+            .map(|bytes| hash::keyed(hash::STATE_RECORD, bytes));
+        if held != current {
+            return None;
+        }
+        let bucket = bucket
+            .into_iter()
+            .map(|(key, record)| (Digest(key), Digest(record)));
+        let siblings = siblings.into_iter().map(Digest);
+        let (bucket, siblings) = (bucket.collect(), siblings.collect());
+        Some(StateProof {
+            key: key.clone(),
+            record,
+            bucket,
+            siblings,
+        })
+    }
+
+    fn record_bytes(&self, key: &StateKey) -> Option<Vec<u8>> {
+        match key {
+            StateKey::Network => Some(hash::encode(&(
+                self.chain_id,
+                &self.network,
+                &self.parameters,
+            ))),
+            StateKey::Clock => Some(hash::encode(&self.clock)),
+            StateKey::Members => Some(hash::encode(&self.members)),
+            StateKey::Replay => Some(hash::encode(&self.replay.summary())),
+            StateKey::Brake => Some(hash::encode(&self.brake)),
+            StateKey::Counters => Some(hash::encode(&self.counters())),
+            StateKey::Operator(name) => self.operator_by_name(name).map(hash::encode),
+            StateKey::Machine(name) => self.machine_by_name(name).map(hash::encode),
+            StateKey::Account(name) => self.account_by_name(name).map(hash::encode),
+            StateKey::Image(name) => self.image_by_name(name).map(hash::encode),
+            StateKey::Vm(account, name) => {
+                let account = self.account_by_name(account)?.id;
+                self.vm_by_name(account, name).map(hash::encode)
+            }
+        }
     }
 
     fn hash_singletons(&mut self) {
