@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     pub replica: ReplicaHandle,
     pub endpoint: Endpoint,
     pub links: Links,
+    /// Ways into VMs, here and on other machines.
+    pub ways: crate::tunnel::Ways,
     /// 0 for none.
     pub lease_deadline_boottime_ms: AtomicU64,
     pub executed_transactions: AtomicU64,
@@ -335,6 +337,11 @@ impl NodeHandle {
     /// The node's one network endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.shared.endpoint
+    }
+
+    /// What this node needs to reach VMs.
+    pub(crate) fn ways(&self) -> &crate::tunnel::Ways {
+        &self.shared.ways
     }
 
     /// Where to dial a node; `None` if the key is not one. The address list is empty if only a present connection leads there.
