@@ -5,6 +5,8 @@
 //! **Architecture invariant.** This crate reads no clock, socket, disk or source of randomness and never logs: time and entropy arrive in
 //! [`CommitInput`], effects leave in [`CommitOutput`]. Arithmetic is on integers and checked; nothing that decides iterates over a hash map.
 
+#![deny(clippy::iter_over_hash_type)]
+
 mod action;
 mod action_check;
 mod code;

@@ -92,6 +92,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![deny(clippy::iter_over_hash_type)]
 
 mod checkpoint;
 mod commit;

@@ -28,15 +28,8 @@ const FORBIDDEN: &[(&str, &str)] = &[
         "std::hash::RandomState",
         "its order differs from run to run",
     ),
-    (
-        "std::collections::HashMap",
-        "its order differs from run to run; use BTreeMap",
-    ),
-    (
-        "std::collections::HashSet",
-        "its order differs from run to run; use BTreeSet",
-    ),
     ("rand", "randomness comes in as an argument"),
+    ("rand_core::OsRng", "randomness comes in as an argument"),
     ("getrandom", "randomness comes in as an argument"),
     ("log", "events of note go out as values"),
     ("tracing", "events of note go out as values"),

@@ -31,7 +31,7 @@ fn other_ways_outside_are_found() {
         "println!(\"x\");",
         "let v = dbg!(v);",
         "std::env::var(\"HOME\")",
-        "use std::collections::{BTreeMap, HashMap};",
+        "use rand_core::{CryptoRng, OsRng};",
     ] {
         assert_eq!(lines(source), [1], "{source}");
     }
@@ -43,7 +43,8 @@ fn words_that_only_look_alike_are_left_alone() {
         //! std::time is not used here, nor println!.
         /* use std::fs; /* nested */ rand::rng() */
         use core::time::Duration;
-        use std::collections::BTreeMap;
+        use std::collections::{BTreeMap, HashMap};
+        use rand_core::{CryptoRng, RngCore};
         fn f<'a>(log: &'a Log) -> &'a str { log.entries(); "std::time::Instant" }
         const RAW: &str = r#"use std::net; " "#;
         const QUOTE: char = '"'; const LIFE: char = '\'';
