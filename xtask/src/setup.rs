@@ -53,6 +53,10 @@ const DISK_TOOLS: &str = "qemu-utils";
 /// Installs what is missing; does nothing, and says so in a line, when nothing is.
 pub fn run(args: &SetupArgs) -> Result<()> {
     let missing = missing(NEEDS, shell::find_program);
+    let has_lists = shell::find_program("apt-get").is_some() && has_lists();
+    if missing.is_empty() && !has_lists {
+        return fetch_lists(args);
+    }
     if missing.is_empty() {
         println!("setup: every system package is there");
         return Ok(());
@@ -62,8 +66,11 @@ pub fn run(args: &SetupArgs) -> Result<()> {
         println!("  {:<18} {}", need.package, need.why);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
-    let Some(become_root) = permission(args.yes, &packages)? else {
-        bail!("nothing was installed; run `{}`", by_hand(&packages));
+    let Some(become_root) = permission(args.yes, &install_line(&packages))? else {
+        bail!(
+            "nothing was installed; run `sudo {}`",
+            install_line(&packages)
+        );
     };
     let mut apt = SystemApt { become_root };
     install(&mut apt, &packages)?;
@@ -85,13 +92,24 @@ fn missing(needs: &'static [Need], find: impl Fn(&str) -> Option<PathBuf>) -> Ve
         .collect()
 }
 
-/// How this user may install: `Some(true)` by sudo, `Some(false)` as root already, `None` not at
+/// Fetches apt's package lists: the parts of the guest image are downloaded by them.
+pub fn fetch_lists(args: &SetupArgs) -> Result<()> {
+    println!("setup: fetching apt's package lists");
+    let Some(become_root) = permission(args.yes, "apt-get update")? else {
+        bail!("the package lists were not fetched; run `sudo apt-get update`");
+    };
+    SystemApt { become_root }.update()
+}
+
+/// How this user may run apt: `Some(true)` by sudo, `Some(false)` as root already, `None` not at
 /// all because the answer was no. Fails where nobody can be asked or there is no apt.
-fn permission(yes: bool, packages: &[&str]) -> Result<Option<bool>> {
+fn permission(yes: bool, line: &str) -> Result<Option<bool>> {
     if shell::find_program("apt-get").is_none() {
+        let packages: Vec<&str> = NEEDS.iter().map(|need| need.package).collect();
         bail!(
-            "this system has no apt; install QEMU for x86_64 with qemu-img, the OpenSSH client and \
-             dpkg by its own package manager (on Debian and Ubuntu: {}) and run this again",
+            "this system has no apt. Install QEMU for x86_64 with qemu-img, the OpenSSH client and \
+             dpkg by its own package manager (on Debian and Ubuntu: {}), and apt itself: the micro \
+             guest is made of Debian's packages. Then run this again",
             packages.join(" ")
         );
     }
@@ -99,21 +117,15 @@ fn permission(yes: bool, packages: &[&str]) -> Result<Option<bool>> {
         return Ok(Some(false));
     }
     if shell::find_program("sudo").is_none() {
-        bail!(
-            "this user is not root and there is no sudo; as root run `{}`",
-            as_root(packages)
-        );
+        bail!("this user is not root and there is no sudo; as root run `{line}`");
     }
     if yes {
         return Ok(Some(true));
     }
     if !std::io::stdin().is_terminal() {
-        bail!(
-            "nobody can be asked here; run `{}`, or give --yes",
-            by_hand(packages)
-        );
+        bail!("nobody can be asked here; run `sudo {line}`, or give --yes");
     }
-    print!("Install them with sudo apt-get? [Y/n] ");
+    print!("Run `sudo {line}`? [Y/n] ");
     std::io::stdout().flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
@@ -127,15 +139,11 @@ fn is_yes(answer: &str) -> bool {
     )
 }
 
-fn as_root(packages: &[&str]) -> String {
+fn install_line(packages: &[&str]) -> String {
     format!(
         "apt-get install --no-install-recommends {}",
         packages.join(" ")
     )
-}
-
-fn by_hand(packages: &[&str]) -> String {
-    format!("sudo {}", as_root(packages))
 }
 
 /// What installing needs of apt, so that the order of attempts can be tested without it.
@@ -219,13 +227,18 @@ fn not_interactive(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::null())
 }
 
+/// Whether package lists have been fetched on this machine.
+fn has_lists() -> bool {
+    std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
+    })
+}
+
 impl Apt for SystemApt {
     fn has_lists(&self) -> bool {
-        std::fs::read_dir("/var/lib/apt/lists").is_ok_and(|entries| {
-            entries
-                .flatten()
-                .any(|entry| entry.file_name().to_string_lossy().contains("_Packages"))
-        })
+        has_lists()
     }
 
     fn update(&mut self) -> Result<()> {

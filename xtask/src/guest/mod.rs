@@ -9,4 +9,4 @@ mod debs;
 mod micro;
 mod modules;
 
-pub use micro::build_micro;
+pub use micro::{MicroGuest, build_micro};
