@@ -52,11 +52,11 @@ fn all_members_crash_at_once_and_nothing_is_lost() {
             .collect();
         (0..4).for_each(|seat| cluster.crash(seat));
         cluster.run_for(1_000);
-        for seat in 0..4 {
+        for (seat, known) in known.iter().enumerate() {
             cluster.start(seat);
             assert_eq!(
                 cluster.nodes[seat].transactions(),
-                known[seat],
+                *known,
                 "the same order again"
             );
         }

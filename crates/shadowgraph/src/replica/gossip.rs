@@ -103,7 +103,6 @@ impl Replica {
         let Some((_, answered)) = self
             .gossip
             .probe
-            .clone()
             .filter(|_| now_ms >= self.gossip.probe_at_ms)
         else {
             return;
