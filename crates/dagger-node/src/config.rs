@@ -39,7 +39,7 @@ pub struct NodeConfig {
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
     /// TCP address of the HTTP API; absent means no API.
-    #[serde(default = "default_api", skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<SocketAddr>,
     /// What a write must survive.
     #[serde(default)]
@@ -100,13 +100,6 @@ fn default_name() -> String {
 fn default_listen() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 7400).into()
 }
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "serde calls it for an optional field"
-)]
-fn default_api() -> Option<SocketAddr> {
-    Some((Ipv4Addr::LOCALHOST, 7480).into())
-}
 fn default_true() -> bool {
     true
 }
@@ -122,6 +115,7 @@ impl NodeConfig {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         let mut config: Self = toml::from_str("").expect("every setting has a default");
         config.data_dir = data_dir.into();
+        config.api = Some((Ipv4Addr::LOCALHOST, 7480).into());
         config
     }
 

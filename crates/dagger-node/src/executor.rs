@@ -1,1 +1,430 @@
-//! Executes commits.
+//! Executes commits on the ledger, in order, on one thread; makes the outcomes known.
+//!
+//! What must not live here: the order itself (replica) and what a transaction does (ledger).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dagger_client::api::{CommitStage, DecisionView, EventStage, MemberName};
+use dagger_ledger::{CheckedTransaction, CommitInput};
+use shadowgraph::{
+    Checkpoint, CheckpointCertificate, Commit, CommitIndex, Decision, Digest, Input, VerifiedEvent,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    attest::Attestor,
+    data_dir::write_atomically,
+    error::NodeError,
+    handle::{CommitRecord, OwnCheckpoint, Shared},
+    replica::{CheckedCache, Control},
+    store::{Snapshot, Snapshots},
+};
+
+/// Own checkpoints kept until a certificate comes for them.
+const OWN_CHECKPOINTS_MAX: usize = 256;
+/// Least time between two wishes for a commit.
+const WAKE_INTERVAL_MS: u64 = 250;
+
+/// A node that stops leaves a snapshot if this many commits would have to be executed again.
+const SNAPSHOT_AT_STOP_COMMITS: u64 = 256;
+
+/// What the replica hands to the executor.
+pub(crate) enum ExecutorInput {
+    /// The next commit.
+    Commit(Box<Commit>),
+    /// A quorum has signed a checkpoint.
+    Certificate(Box<CheckpointCertificate>),
+}
+
+/// The roots after a checkpoint, which the replica is owed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Executed {
+    pub commit: CommitIndex,
+    pub outcomes_root: Digest,
+    pub state_root: Digest,
+}
+
+/// The executor: used in place while the log is read back, then on its own thread.
+pub(crate) struct Executor {
+    shared: Arc<Shared>,
+    cache: Arc<CheckedCache>,
+    attestor: Arc<Attestor>,
+    snapshots: Snapshots,
+    snapshot_commit: u64,
+    own: BTreeMap<u64, Checkpoint>,
+    woken_at_ms: u64,
+}
+
+impl Executor {
+    pub fn new(
+        shared: Arc<Shared>,
+        cache: Arc<CheckedCache>,
+        attestor: Arc<Attestor>,
+        snapshots: Snapshots,
+    ) -> Self {
+        let snapshot_commit = shared
+            .ledger
+            .read()
+            .expect("no holder panics")
+            .commit_index()
+            .unwrap_or(0);
+        let own = BTreeMap::new();
+        Self {
+            shared,
+            cache,
+            attestor,
+            snapshots,
+            snapshot_commit,
+            own,
+            woken_at_ms: 0,
+        }
+    }
+
+    /// Runs until the replica's thread has gone.
+    pub fn run(
+        mut self,
+        runtime: &tokio::runtime::Handle,
+        mut inputs: mpsc::Receiver<ExecutorInput>,
+        fatal: &mpsc::Sender<NodeError>,
+    ) {
+        loop {
+            let wait = self.wake_wait();
+            let input = runtime.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
+            let result = match input {
+                Ok(None) => break,
+                Ok(Some(ExecutorInput::Commit(commit))) => {
+                    self.commit(&commit, false).map(|executed| {
+                        if let Some(Executed {
+                            commit,
+                            outcomes_root,
+                            state_root,
+                        }) = executed
+                        {
+                            let input = Input::Executed {
+                                commit,
+                                outcomes_root,
+                                state_root,
+                            };
+                            self.shared.replica.control(Control::Input(input));
+                        }
+                    })
+                }
+                Ok(Some(ExecutorInput::Certificate(certificate))) => self.certified(*certificate),
+                Err(_) => {
+                    self.wake();
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                let _ = fatal.try_send(error);
+                return;
+            }
+        }
+        if self.commits_since_snapshot() >= SNAPSHOT_AT_STOP_COMMITS {
+            self.save_snapshot();
+        }
+    }
+
+    /// How long until the ledger waits for a commit that nobody has a transaction for.
+    fn wake_wait(&self) -> Duration {
+        let deadline_ms = self
+            .shared
+            .ledger
+            .read()
+            .expect("no holder panics")
+            .next_deadline_ms();
+        let now_ms = self.shared.clock.now_ms();
+        let wait_ms = deadline_ms.map_or(60_000, |d| {
+            d.max(self.woken_at_ms + WAKE_INTERVAL_MS)
+                .saturating_sub(now_ms)
+        });
+        Duration::from_millis(wait_ms.clamp(1, 60_000))
+    }
+
+    fn wake(&mut self) {
+        let now_ms = self.shared.clock.now_ms();
+        let deadline_ms = self
+            .shared
+            .ledger
+            .read()
+            .expect("no holder panics")
+            .next_deadline_ms();
+        if deadline_ms.is_some_and(|d| d <= now_ms) && now_ms >= self.woken_at_ms + WAKE_INTERVAL_MS
+        {
+            self.woken_at_ms = now_ms;
+            self.shared.replica.control(Control::Input(Input::Wake));
+        }
+    }
+
+    /// Executes the next commit; `replayed` if it follows from the log of an earlier run.
+    ///
+    /// # Errors
+    /// `E_DIVERGED` if the state on disk is of another commit of that index.
+    pub fn commit(
+        &mut self,
+        commit: &Commit,
+        replayed: bool,
+    ) -> Result<Option<Executed>, NodeError> {
+        if let Some(done) = self.executed_before(commit)? {
+            return Ok(done);
+        }
+        let started = std::time::Instant::now();
+        let (transactions, events) = self.transactions_of(commit);
+        let active_members = active_members(&commit.events);
+        let input = CommitInput {
+            index: commit.index.0,
+            digest: commit.digest.0,
+            time_ms: commit.time_ms,
+            active_members: &active_members,
+            transactions: &transactions,
+        };
+        let mut ledger = self.shared.ledger.write().expect("no holder panics");
+        let output = ledger.execute(&input);
+        let state_root = commit.is_checkpoint.then(|| ledger.state_root());
+        self.attestor.committed(&active_members, &ledger);
+        drop(ledger);
+        let output_root = output.outcomes_root;
+        let at_ms = if replayed {
+            commit.time_ms
+        } else {
+            self.shared.clock.now_ms()
+        };
+        let stage = Arc::new(self.commit_stage(commit, at_ms));
+        let mut known = self.shared.transactions.lock().expect("no holder panics");
+        for ((outcome, event), transaction) in
+            output.outcomes.iter().zip(&events).zip(&transactions)
+        {
+            debug_assert_eq!(outcome.digest, transaction.digest());
+            known.in_event(outcome.digest, event);
+            known.executed(&stage, outcome, at_ms);
+        }
+        drop(known);
+        self.shared
+            .executed_transactions
+            .fetch_add(transactions.len() as u64, Ordering::Relaxed);
+        self.shared
+            .metrics
+            .executed(commit.index.0, transactions.len(), started.elapsed());
+        self.shared.publish(CommitRecord {
+            index: commit.index.0,
+            time_ms: commit.time_ms,
+            digest: dagger_ledger::Digest(commit.digest.0),
+            leader: self.shared.event_name(&commit.leader),
+            actions: transactions
+                .iter()
+                .map(|t| t.transaction().map(|t| t.action.kind()))
+                .collect(),
+            outcomes: output.outcomes,
+            changes: output.changes,
+        });
+        let executed = state_root.map(|state_root| Executed {
+            commit: commit.index,
+            outcomes_root: Digest(output_root),
+            state_root: Digest(state_root),
+        });
+        if let Some(executed) = executed {
+            self.checkpoint(commit, executed);
+        }
+        Ok(executed)
+    }
+
+    /// Whether the state is already past a commit, as it is after a start from a snapshot.
+    fn executed_before(&self, commit: &Commit) -> Result<Option<Option<Executed>>, NodeError> {
+        let ledger = self.shared.ledger.read().expect("no holder panics");
+        let Some(done) = ledger.commit_index().filter(|done| *done >= commit.index.0) else {
+            return Ok(None);
+        };
+        if done == commit.index.0 && ledger.commit_digest() != commit.digest.0 {
+            return Err(NodeError::Internal(format!(
+                "the ledger's snapshot is of another commit {done} than the event log says; move the directory `state` away and start again"
+            )));
+        }
+        Ok(Some(None))
+    }
+
+    /// The commit's transactions in order, checked, and for each the event it came in.
+    fn transactions_of(&self, commit: &Commit) -> (Vec<CheckedTransaction>, Vec<Arc<EventStage>>) {
+        let mut transactions = Vec::new();
+        let mut events = Vec::new();
+        for event in commit.events.iter().filter(|e| e.transaction_count() > 0) {
+            let (checked, at_ms) = match self.cache.take(event.digest()) {
+                Some(checked) => (checked.transactions, checked.at_ms),
+                None => {
+                    let wires: Vec<Bytes> = event.transactions().collect();
+                    let checked =
+                        CheckedTransaction::check_batch(&self.shared.genesis.chain_id, &wires);
+                    (checked.into(), event.timestamp_ms())
+                }
+            };
+            let stage = Arc::new(EventStage {
+                event: self.shared.event_name(event.reference()),
+                at_ms,
+            });
+            events.extend(std::iter::repeat_n(stage, checked.len()));
+            transactions.extend(checked.iter().cloned());
+        }
+        (transactions, events)
+    }
+
+    fn commit_stage(&self, commit: &Commit, at_ms: u64) -> CommitStage {
+        let committee = &self.shared.committee;
+        let decision = match &commit.decision {
+            Decision::Direct { certifiers, weight } => DecisionView::Direct {
+                certifiers: certifiers
+                    .iter()
+                    .map(|m| MemberName {
+                        index: m.0,
+                        name: self.shared.seat_name(*m),
+                        weight: committee.weight(*m),
+                    })
+                    .collect(),
+                weight: *weight,
+                quorum_weight: committee.quorum_weight(),
+                total_weight: committee.total_weight(),
+            },
+            Decision::Indirect { anchor } => DecisionView::Indirect {
+                anchor: self.shared.event_name(anchor),
+            },
+        };
+        CommitStage {
+            index: commit.index.0,
+            leader: self.shared.event_name(&commit.leader),
+            decision,
+            time_ms: commit.time_ms,
+            at_ms,
+        }
+    }
+
+    fn checkpoint(&mut self, commit: &Commit, executed: Executed) {
+        let checkpoint = Checkpoint {
+            epoch: commit.epoch,
+            commit: commit.index,
+            commit_digest: commit.digest,
+            outcomes_root: executed.outcomes_root,
+            state_root: executed.state_root,
+            time_ms: commit.time_ms,
+        };
+        self.own.insert(commit.index.0, checkpoint);
+        while self.own.len() > OWN_CHECKPOINTS_MAX {
+            self.own.pop_first();
+        }
+        *self.shared.checkpoint.lock().expect("no holder panics") = Some(OwnCheckpoint {
+            checkpoint,
+            certificate: None,
+        });
+    }
+
+    fn commits_since_snapshot(&self) -> u64 {
+        let ledger = self.shared.ledger.read().expect("no holder panics");
+        ledger
+            .commit_index()
+            .unwrap_or(0)
+            .saturating_sub(self.snapshot_commit)
+    }
+
+    /// Saves the ledger as it stands. A failure costs time at the next start, nothing else.
+    fn save_snapshot(&mut self) {
+        let started = std::time::Instant::now();
+        let snapshot = {
+            let ledger = self.shared.ledger.read().expect("no holder panics");
+            Snapshot {
+                commit: ledger.commit_index().unwrap_or(0),
+                commit_digest: ledger.commit_digest(),
+                transactions: self.shared.executed_transactions.load(Ordering::Relaxed),
+                body: ledger.snapshot(),
+            }
+        };
+        self.snapshot_commit = snapshot.commit;
+        match self.snapshots.save(&snapshot) {
+            Ok(()) => {
+                tracing::info!(
+                    commit = snapshot.commit,
+                    bytes = snapshot.body.len(),
+                    took_ms = started.elapsed().as_millis(),
+                    "saved the ledger"
+                );
+            }
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
+            }
+        }
+    }
+
+    /// A quorum has signed a checkpoint.
+    ///
+    /// # Errors
+    /// `E_DIVERGED` if it differs from this node's own.
+    pub fn certified(&mut self, certificate: CheckpointCertificate) -> Result<(), NodeError> {
+        let theirs = certificate.checkpoint;
+        let Some(ours) = self.own.remove(&theirs.commit.0) else {
+            return Ok(());
+        };
+        if ours != theirs {
+            return Err(diverged(&self.shared, &ours, &certificate));
+        }
+        self.own.retain(|index, _| *index > theirs.commit.0);
+        tracing::debug!(commit = theirs.commit.0, state_root = %theirs.state_root, "checkpoint certified");
+        self.shared
+            .metrics
+            .certified_commit
+            .set(i64::try_from(theirs.commit.0).unwrap_or(i64::MAX));
+        let mut last = self.shared.checkpoint.lock().expect("no holder panics");
+        if last
+            .as_ref()
+            .is_none_or(|l| l.checkpoint.commit <= theirs.commit)
+        {
+            *last = Some(OwnCheckpoint {
+                checkpoint: theirs,
+                certificate: Some(certificate),
+            });
+        }
+        drop(last);
+        if self.commits_since_snapshot() >= self.shared.config.store.snapshot_commits {
+            self.save_snapshot();
+        }
+        Ok(())
+    }
+}
+
+/// Per member with events in a commit, the newest round of them.
+fn active_members(events: &[VerifiedEvent]) -> Vec<(u16, u64)> {
+    let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
+    for event in events {
+        let round = newest.entry(event.creator().0).or_default();
+        *round = (*round).max(event.round().0);
+    }
+    newest.into_iter().collect()
+}
+
+/// Keeps the evidence of a divergence and says what happened.
+pub(crate) fn diverged(
+    shared: &Shared,
+    ours: &Checkpoint,
+    certificate: &CheckpointCertificate,
+) -> NodeError {
+    let theirs = &certificate.checkpoint;
+    let detail = format!(
+        "after commit {}: state root {} against {}, outcomes root {} against {}",
+        theirs.commit, ours.state_root, theirs.state_root, ours.outcomes_root, theirs.outcomes_root
+    );
+    let evidence = shared
+        .config
+        .data_dir
+        .join("evidence")
+        .join(format!("diverged-{}.json", theirs.commit));
+    let signers: Vec<u16> = certificate.signatures.iter().map(|(m, _)| m.0).collect();
+    let document = serde_json::json!({
+        "ours": { "commit": ours.commit.0, "commit_digest": ours.commit_digest.to_string(), "state_root": ours.state_root.to_string(), "outcomes_root": ours.outcomes_root.to_string() },
+        "certified": { "commit": theirs.commit.0, "commit_digest": theirs.commit_digest.to_string(), "state_root": theirs.state_root.to_string(), "outcomes_root": theirs.outcomes_root.to_string(), "signers": signers },
+        "certificate_borsh": hex::encode(borsh::to_vec(certificate).expect("plain data")),
+    });
+    if let Err(error) = write_atomically(&evidence, format!("{document:#}\n").as_bytes()) {
+        tracing::error!(code = error.code(), %error, "cannot keep the evidence of the divergence");
+    }
+    NodeError::Diverged { detail, evidence }
+}

@@ -3,10 +3,13 @@
 //! The ledger is the record; this is for clients that wait and for people that watch. Old entries are
 //! forgotten, and after a restart only what the log gives again is known.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use dagger_client::api::{AcceptedStage, CommitStage, EventStage, OutcomeStage, TransactionStatus};
-use dagger_ledger::Digest;
+use dagger_ledger::{Digest, Outcome};
 use tokio::sync::oneshot;
 
 /// Transactions remembered.
@@ -17,9 +20,8 @@ const WAITERS_PER_TRANSACTION_MAX: usize = 64;
 #[derive(Default)]
 struct Entry {
     accepted: Option<AcceptedStage>,
-    event: Option<EventStage>,
-    commit: Option<CommitStage>,
-    outcome: Option<OutcomeStage>,
+    event: Option<Arc<EventStage>>,
+    executed: Option<(Arc<CommitStage>, Outcome, u64)>,
     waiters: Vec<oneshot::Sender<()>>,
 }
 
@@ -55,16 +57,17 @@ impl Transactions {
     }
 
     /// An event carries it. The first event counts.
-    pub fn in_event(&mut self, digest: Digest, stage: EventStage) {
-        self.entry(digest).event.get_or_insert(stage);
+    pub fn in_event(&mut self, digest: Digest, stage: &Arc<EventStage>) {
+        self.entry(digest)
+            .event
+            .get_or_insert_with(|| Arc::clone(stage));
     }
 
     /// Executed. The first outcome counts: a repetition is refused by the ledger and changes nothing.
-    pub fn executed(&mut self, digest: Digest, commit: CommitStage, outcome: OutcomeStage) {
-        let entry = self.entry(digest);
-        if entry.outcome.is_none() {
-            entry.commit = Some(commit);
-            entry.outcome = Some(outcome);
+    pub fn executed(&mut self, commit: &Arc<CommitStage>, outcome: &Outcome, at_ms: u64) {
+        let entry = self.entry(outcome.digest);
+        if entry.executed.is_none() {
+            entry.executed = Some((Arc::clone(commit), outcome.clone(), at_ms));
         }
         for waiter in entry.waiters.drain(..) {
             // The client may have gone.
@@ -75,13 +78,19 @@ impl Transactions {
     /// What is known of it.
     pub fn status(&self, digest: &Digest) -> Option<TransactionStatus> {
         let entry = self.entries.get(digest)?;
-        let known = entry.accepted.is_some() || entry.event.is_some() || entry.outcome.is_some();
+        let known = entry.accepted.is_some() || entry.event.is_some() || entry.executed.is_some();
         known.then(|| TransactionStatus {
             digest: digest.to_hex(),
             accepted: entry.accepted.clone(),
-            event: entry.event.clone(),
-            commit: entry.commit.clone(),
-            outcome: entry.outcome.clone(),
+            event: entry.event.as_deref().cloned(),
+            commit: entry
+                .executed
+                .as_ref()
+                .map(|(commit, ..)| (**commit).clone()),
+            outcome: entry
+                .executed
+                .as_ref()
+                .map(|(_, outcome, at_ms)| outcome_stage(outcome, *at_ms)),
         })
     }
 
@@ -89,13 +98,13 @@ impl Transactions {
     pub fn is_executed(&self, digest: &Digest) -> bool {
         self.entries
             .get(digest)
-            .is_some_and(|e| e.outcome.is_some())
+            .is_some_and(|e| e.executed.is_some())
     }
 
     /// Resolves once it is executed; `None` if it is already, or if too many wait for it (look again later).
     pub fn wait(&mut self, digest: Digest) -> Option<oneshot::Receiver<()>> {
         let entry = self.entry(digest);
-        if entry.outcome.is_some() {
+        if entry.executed.is_some() {
             return None;
         }
         entry.waiters.retain(|w| !w.is_closed());
@@ -105,5 +114,19 @@ impl Transactions {
         let (sender, receiver) = oneshot::channel();
         entry.waiters.push(sender);
         Some(receiver)
+    }
+}
+
+fn outcome_stage(outcome: &Outcome, at_ms: u64) -> OutcomeStage {
+    let text = outcome.code.text();
+    OutcomeStage {
+        code: outcome.code.as_str().to_owned(),
+        detail: if outcome.detail.is_empty() {
+            text.to_owned()
+        } else {
+            format!("{text} ({})", outcome.detail)
+        },
+        ok: outcome.code.is_ok(),
+        at_ms,
     }
 }

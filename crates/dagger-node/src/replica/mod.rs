@@ -1,19 +1,139 @@
-//! The replica loop.
+//! The consensus core in this process: one thread owns the replica, everything else sends it inputs.
+//!
+//! What must not live here: the ledger (executor) and sockets (transport).
+
+mod ingest;
+mod serve;
+mod turn;
+
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use shadowgraph::{Input, ReplicaStatus};
+use tokio::sync::{mpsc, oneshot};
+
+pub(crate) use ingest::{CheckedCache, Ingest};
+pub(crate) use turn::{ReplicaThread, recover};
 
 use crate::error::SubmitError;
 
-/// Talks to the replica loop.
+/// Inputs that may wait for the replica; whoever sends more waits.
+const INPUTS_MAX: usize = 1024;
+/// Words of the executor and of timers that may wait.
+const CONTROLS_MAX: usize = 1024;
+
+/// What peers and clients send to the replica.
+pub(crate) enum ReplicaInput {
+    /// A verified input.
+    Input(Input),
+    /// A checked transaction.
+    Submit {
+        wire: Bytes,
+        reply: Option<oneshot::Sender<Result<(), SubmitError>>>,
+    },
+    /// Asks for a round that the next own event will have at least.
+    NextRound { reply: oneshot::Sender<u64> },
+}
+
+/// What this node's own parts tell the replica; never held back by what peers send.
+pub(crate) enum Control {
+    /// The executor's answer to a checkpoint, or its wish for a commit.
+    Input(Input),
+    /// Finish what is in hand and end.
+    Stop,
+}
+
+/// Talks to the replica thread. Cheap to clone.
 #[derive(Clone)]
-pub struct ReplicaHandle {}
+pub struct ReplicaHandle {
+    inputs: mpsc::Sender<ReplicaInput>,
+    controls: mpsc::Sender<Control>,
+    status: Arc<Mutex<ReplicaStatus>>,
+}
+
+/// The replica thread's ends of the channels.
+pub(crate) struct ReplicaQueues {
+    pub inputs: mpsc::Receiver<ReplicaInput>,
+    pub controls: mpsc::Receiver<Control>,
+    pub status: Arc<Mutex<ReplicaStatus>>,
+}
 
 impl ReplicaHandle {
+    /// A handle and the ends that the thread will own.
+    pub(crate) fn new() -> (Self, ReplicaQueues) {
+        let (inputs, inputs_end) = mpsc::channel(INPUTS_MAX);
+        let (controls, controls_end) = mpsc::channel(CONTROLS_MAX);
+        let status = Arc::new(Mutex::default());
+        let queues = ReplicaQueues {
+            inputs: inputs_end,
+            controls: controls_end,
+            status: Arc::clone(&status),
+        };
+        (
+            Self {
+                inputs,
+                controls,
+                status,
+            },
+            queues,
+        )
+    }
+
     /// Hands a checked transaction to the pool.
     ///
     /// # Errors
-    /// `E_POOL_FULL`, `E_STOPPING`.
-    pub async fn submit(&self, _wire: Bytes) -> Result<(), SubmitError> {
-        unimplemented!()
+    /// `E_POOL_FULL`: try again later; `E_STOPPING`: the node stops.
+    pub async fn submit(&self, wire: Bytes) -> Result<(), SubmitError> {
+        let (reply, answer) = oneshot::channel();
+        let stopping = || {
+            SubmitError::new(
+                "E_STOPPING",
+                "the node is stopping; hand the transaction to another one",
+            )
+        };
+        self.inputs
+            .send(ReplicaInput::Submit {
+                wire,
+                reply: Some(reply),
+            })
+            .await
+            .map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
+    }
+
+    /// Hands an input of a peer on; waits while the replica is busy.
+    pub(crate) async fn input(&self, input: ReplicaInput) {
+        // The thread is gone only when the node stops.
+        let _ = self.inputs.send(input).await;
+    }
+
+    /// Tells the replica something from this node's own parts, from a thread that may block.
+    pub(crate) fn control(&self, control: Control) {
+        let _ = self.controls.blocking_send(control);
+    }
+
+    /// As [`Self::control`], from a task.
+    pub(crate) async fn control_async(&self, control: Control) {
+        let _ = self.controls.send(control).await;
+    }
+
+    /// A round that the next own event will have at least; `None` while the node stops.
+    pub(crate) async fn next_round(&self) -> Option<u64> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs
+            .send(ReplicaInput::NextRound { reply })
+            .await
+            .ok()?;
+        answer.await.ok()
+    }
+
+    /// What the replica was doing a moment ago.
+    pub fn status(&self) -> ReplicaStatus {
+        self.status.lock().expect("no holder panics").clone()
+    }
+
+    /// Inputs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inputs.max_capacity() - self.inputs.capacity()
     }
 }

@@ -346,48 +346,43 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Keys of the events of these rounds, ascending, at most `limit`.
+    /// Keys of events at or after `from`, of rounds up to `to_round`, ascending, at most `limit`.
     ///
     /// # Errors
     /// `E_STORE_DAMAGED`, `E_IO`.
     pub fn keys(
         &self,
-        rounds: RangeInclusive<u64>,
+        from: EventKey,
+        to_round: u64,
         limit: usize,
     ) -> Result<Vec<EventKey>, NodeError> {
-        let low = EventKey {
-            round: *rounds.start(),
-            creator: 0,
-            digest: [0; 32],
-        };
-        let high = EventKey {
-            round: *rounds.end(),
+        let to = EventKey {
+            round: to_round,
             creator: u16::MAX,
             digest: [0xff; 32],
         };
-        let mut keys: Vec<EventKey> = Vec::new();
-        let (candidates, active) = {
+        if to < from {
+            return Ok(Vec::new());
+        }
+        let (candidates, mut keys) = {
             let index = self.shared.index.read().expect("no holder panics");
-            let active: Vec<EventKey> = index
-                .active_places
-                .range(low..=high)
-                .map(|(k, _)| *k)
-                .take(limit)
-                .collect();
-            (segments_with(&index, rounds), active)
+            let active = index.active_places.range(from..=to).map(|(k, _)| *k);
+            (
+                segments_with(&index, from.round..=to_round),
+                active.take(limit).collect::<Vec<_>>(),
+            )
         };
         for segment in candidates {
             let places = self.closed_index(&segment)?;
-            let from = places.partition_point(|p| p.key < low);
+            let first = places.partition_point(|p| p.key < from);
             keys.extend(
-                places[from..]
+                places[first..]
                     .iter()
                     .map(|p| p.key)
-                    .take_while(|k| *k <= high)
+                    .take_while(|k| *k <= to)
                     .take(limit),
             );
         }
-        keys.extend(active);
         keys.sort_unstable();
         keys.truncate(limit);
         Ok(keys)

@@ -1,4 +1,4 @@
-//! What a node keeps on disk of the graph: an append-only log of events.
+//! What a node keeps on disk: an append-only log of events, and snapshots of the ledger that follows from it.
 //!
 //! A log is a directory of segments; a segment is a header and records in the order in which the
 //! replica gave them out, which is causal. Every record carries checksums of its header and of its
@@ -10,9 +10,13 @@
 mod log;
 mod record;
 mod segment;
+mod snapshot;
 
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod snapshot_tests;
 
 pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
 pub use record::EventKey;
+pub use snapshot::{Snapshot, Snapshots};

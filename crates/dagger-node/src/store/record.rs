@@ -35,6 +35,27 @@ pub struct EventKey {
     pub digest: [u8; 32],
 }
 
+impl EventKey {
+    /// The smallest key above this one, if there is any.
+    pub fn successor(&self) -> Option<Self> {
+        let mut next = *self;
+        for byte in next.digest.iter_mut().rev() {
+            *byte = byte.wrapping_add(1);
+            if *byte != 0 {
+                return Some(next);
+            }
+        }
+        if let Some(creator) = next.creator.checked_add(1) {
+            return Some(Self { creator, ..next });
+        }
+        Some(Self {
+            round: next.round.checked_add(1)?,
+            creator: 0,
+            digest: next.digest,
+        })
+    }
+}
+
 /// A record's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordHeader {

@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::{BufReader, Read, Seek, SeekFrom},
+    io::{BufReader, Read},
     path::{Path, PathBuf},
 };
 
@@ -190,15 +190,6 @@ pub struct Records {
 }
 
 impl Records {
-    /// Continues at `offset`, the start of a record.
-    pub fn seek(&mut self, offset: u64) -> Result<(), NodeError> {
-        self.offset = offset;
-        self.reader
-            .seek(SeekFrom::Start(offset))
-            .map_err(|e| NodeError::io("read", &self.segment.path, e))?;
-        Ok(())
-    }
-
     /// The next record.
     ///
     /// # Errors

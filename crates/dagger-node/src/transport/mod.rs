@@ -1,26 +1,27 @@
-//! Links to other nodes.
+//! Links to the other nodes: authenticated by node key, over the node's one iroh endpoint.
+//!
+//! Between two nodes there is one connection (two for a moment, when both dialled), and on it one
+//! long-lived stream of frames per direction. A link never waits for a slow peer: what does not fit into
+//! its queue is dropped, and the consensus' own exchange of frontiers heals that.
+//!
+//! What must not live here: what a consensus message means. A frame is bytes with a kind.
 
-use std::net::SocketAddr;
+mod endpoint;
+mod frame;
+mod links;
+mod queue;
+mod session;
 
-use dagger_ledger::Key;
+#[cfg(test)]
+mod transport_tests;
 
-use crate::error::SubmitError;
+pub(crate) use endpoint::bind;
+pub(crate) use frame::Frame;
+pub(crate) use links::{Directory, PeerEntry};
+pub use links::{LinkView, Links};
+pub(crate) use session::{ConsensusProtocol, Inbound, dial_all};
 
-/// The links to all peers.
-#[derive(Clone)]
-pub struct Links {}
-
-impl Links {
-    /// Sends a transaction to a member that is connected.
-    ///
-    /// # Errors
-    /// `E_NO_MEMBER` if there is none.
-    pub fn forward(&self, _wire: &[u8]) -> Result<(), SubmitError> {
-        unimplemented!()
-    }
-
-    /// Addresses known for a node.
-    pub fn addresses(&self, _node_key: &Key) -> Vec<SocketAddr> {
-        unimplemented!()
-    }
-}
+/// Names the consensus protocol in the QUIC handshake.
+pub const ALPN: &[u8] = b"dagger/consensus/1";
+/// Version of the frames; a peer with another one is refused.
+pub const PROTOCOL_VERSION: u32 = 1;

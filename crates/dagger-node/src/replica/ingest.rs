@@ -1,0 +1,296 @@
+//! From a peer's bytes to verified inputs: decoding and signatures, off the replica's thread.
+//!
+//! Signatures of events and of their transactions are checked here, in parallel between peers; what was
+//! checked is kept for the executor, which would otherwise check it a second time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, OnceLock},
+};
+
+use bytes::Bytes;
+use dagger_ledger::{CheckedTransaction, Key};
+use shadowgraph::{
+    ChainId, Digest, Input, Message, Peer, UnverifiedEvent, VerifiedEvent, verify_events,
+};
+
+use super::ReplicaInput;
+use crate::{
+    attest::Attestor,
+    error::NodeError,
+    handle::Shared,
+    transport::{Directory, Frame, Inbound},
+};
+
+/// Transactions whose check is remembered until they are executed.
+const CACHE_TRANSACTIONS_MAX: usize = 1 << 18;
+/// Below this many bytes checking at once costs less than handing it to another thread.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+
+/// The checked transactions of one event, and when this node first held it.
+#[derive(Clone)]
+pub struct Checked {
+    pub transactions: Arc<[CheckedTransaction]>,
+    pub at_ms: u64,
+}
+
+/// Checked transactions by event, bounded; the oldest go first.
+#[derive(Default)]
+pub struct CheckedCache(Mutex<CacheInner>);
+
+#[derive(Default)]
+struct CacheInner {
+    by_event: HashMap<Digest, Checked>,
+    order: VecDeque<Digest>,
+    transactions: usize,
+}
+
+impl CheckedCache {
+    pub fn put(&self, event: Digest, checked: Checked) {
+        let mut inner = self.0.lock().expect("no holder panics");
+        inner.transactions += checked.transactions.len();
+        if let Some(old) = inner.by_event.insert(event, checked) {
+            inner.transactions -= old.transactions.len();
+        } else {
+            inner.order.push_back(event);
+        }
+        while inner.transactions > CACHE_TRANSACTIONS_MAX && inner.order.len() > 1 {
+            let oldest = inner.order.pop_front().expect("not empty");
+            if let Some(old) = inner.by_event.remove(&oldest) {
+                inner.transactions -= old.transactions.len();
+            }
+        }
+    }
+
+    pub fn take(&self, event: &Digest) -> Option<Checked> {
+        let mut inner = self.0.lock().expect("no holder panics");
+        let checked = inner.by_event.remove(event)?;
+        inner.transactions -= checked.transactions.len();
+        // Its place in `order` is left behind; drop such places when they pile up at the front.
+        while inner
+            .order
+            .front()
+            .is_some_and(|d| !inner.by_event.contains_key(d))
+        {
+            inner.order.pop_front();
+        }
+        Some(checked)
+    }
+}
+
+/// Where the frames of all peers arrive.
+pub(crate) struct Ingest {
+    pub shared: Arc<Shared>,
+    pub cache: Arc<CheckedCache>,
+    pub attestor: Arc<Attestor>,
+    pub instance: u64,
+    pub fatal: tokio::sync::mpsc::Sender<NodeError>,
+    pub pool: OnceLock<rayon::ThreadPool>,
+}
+
+impl Directory for Ingest {
+    fn machine_of(&self, node_key: &Key) -> Option<String> {
+        let ledger = self.shared.ledger.read().expect("no holder panics");
+        ledger.machine_by_node_key(node_key).map(|m| m.name.clone())
+    }
+}
+
+impl Inbound for Ingest {
+    async fn receive(&self, from: Peer, frame: Frame) {
+        match frame {
+            Frame::Consensus(bytes) => self.consensus(from, bytes).await,
+            Frame::Heartbeat { machine, seq } => self.attestor.heartbeat(from, machine, seq).await,
+            Frame::HeartbeatAck {
+                machine,
+                seq,
+                round,
+            } => self.attestor.acknowledged(from, machine, seq, round),
+            Frame::Transaction(wire) => self.transaction(wire).await,
+            Frame::Hello(_) => unreachable!("the session ends on a second greeting"),
+        }
+    }
+
+    fn replaced(&self, by: Peer) {
+        let Peer::Member(seat) = by else { return };
+        let members = self.shared.links.note_replaced(seat);
+        let weight: u64 = members
+            .iter()
+            .map(|m| self.shared.committee.weight(*m))
+            .sum();
+        let name = self.shared.seat_name(seat);
+        tracing::error!(code = "E_DUPLICATE_KEY", peer = %name, "a member reports another process under this node's key");
+        // One liar must not be able to stop an honest node: f + 1 hold an honest one.
+        if weight >= self.shared.committee.validity_weight() {
+            let detail = format!(
+                "{} members are connected to another process under this node key",
+                members.len()
+            );
+            let _ = self.fatal.try_send(NodeError::DuplicateKey { detail });
+        }
+    }
+
+    fn chain_id(&self) -> [u8; 32] {
+        self.shared.genesis.chain_id.0
+    }
+
+    fn instance(&self) -> u64 {
+        self.instance
+    }
+}
+
+impl Ingest {
+    async fn consensus(&self, from: Peer, bytes: Bytes) {
+        let length = bytes.len();
+        match Message::decode(bytes) {
+            Ok(Message::Events(events)) => {
+                let verified = if length <= INLINE_BYTES_MAX {
+                    self.verify(events)
+                } else {
+                    self.verify_elsewhere(events).await
+                };
+                self.shared
+                    .metrics
+                    .events_received
+                    .inc_by(verified.len() as u64);
+                self.shared
+                    .replica
+                    .input(ReplicaInput::Input(Input::Events {
+                        from,
+                        events: verified,
+                    }))
+                    .await;
+            }
+            Ok(message) => {
+                self.shared
+                    .replica
+                    .input(ReplicaInput::Input(Input::Message { from, message }))
+                    .await;
+            }
+            Err(error) => self.fault(from, &error),
+        }
+    }
+
+    fn fault(&self, from: Peer, error: &dyn std::fmt::Display) {
+        self.shared.metrics.peer_faults.inc();
+        tracing::warn!(code = "E_PEER_FAULT", peer = ?from, %error, "a peer sent what no honest one sends; dropped");
+    }
+
+    fn verify(&self, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
+        verify(&self.shared, &self.cache, events)
+    }
+
+    async fn verify_elsewhere(&self, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
+        let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
+        let pool = self.pool.get_or_init(|| {
+            rayon::ThreadPoolBuilder::new()
+                .thread_name(|n| format!("verify-{n}"))
+                .build()
+                .expect("threads can be made")
+        });
+        let (done, result) = tokio::sync::oneshot::channel();
+        pool.spawn(move || drop(done.send(verify(&shared, &cache, events))));
+        result.await.unwrap_or_default()
+    }
+
+    /// A transaction that a node without a seat handed on.
+    async fn transaction(&self, wire: Bytes) {
+        let checked = CheckedTransaction::check(&self.shared.genesis.chain_id, &wire);
+        let admitted = checked.code().is_ok()
+            && self
+                .shared
+                .ledger
+                .read()
+                .expect("no holder panics")
+                .check_admission(&checked)
+                .is_ok();
+        if admitted {
+            self.shared
+                .replica
+                .input(ReplicaInput::Submit { wire, reply: None })
+                .await;
+        }
+    }
+}
+
+fn verify(shared: &Shared, cache: &CheckedCache, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
+    let mut decoded = Vec::with_capacity(events.len());
+    for bytes in events {
+        match UnverifiedEvent::decode(bytes) {
+            Ok(event) => decoded.push(event),
+            Err(error) => bad_event(shared, &error),
+        }
+    }
+    let results = verify_events(
+        decoded,
+        &ChainId(shared.genesis.chain_id.0),
+        &shared.committee,
+    );
+    let mut verified = Vec::with_capacity(results.len());
+    for result in results {
+        match result {
+            Ok(event) => {
+                check_transactions(shared, cache, &event);
+                verified.push(event);
+            }
+            Err(error) => bad_event(shared, &error),
+        }
+    }
+    verified
+}
+
+fn bad_event(shared: &Shared, error: &dyn std::fmt::Display) {
+    shared.metrics.peer_faults.inc();
+    tracing::warn!(code = "E_BAD_EVENT", %error, "dropped an event that does not verify");
+}
+
+/// Checks the transactions of an event that this node now holds, and notes them for those who wait.
+pub(super) fn check_transactions(shared: &Shared, cache: &CheckedCache, event: &VerifiedEvent) {
+    if event.transaction_count() == 0 {
+        return;
+    }
+    let wires: Vec<Bytes> = event.transactions().collect();
+    let checked = CheckedTransaction::check_batch(&shared.genesis.chain_id, &wires);
+    note_event(shared, cache, event, checked);
+}
+
+/// As [`check_transactions`] for an own event: its transactions were checked when they were taken.
+pub(super) fn note_own_event(shared: &Shared, cache: &CheckedCache, event: &VerifiedEvent) {
+    if event.transaction_count() == 0 {
+        return;
+    }
+    let checked = event
+        .transactions()
+        .map(|wire| {
+            CheckedTransaction::from_verified_body(
+                &shared.genesis.chain_id,
+                wire.get(64..).unwrap_or_default(),
+            )
+        })
+        .collect();
+    note_event(shared, cache, event, checked);
+}
+
+fn note_event(
+    shared: &Shared,
+    cache: &CheckedCache,
+    event: &VerifiedEvent,
+    checked: Vec<CheckedTransaction>,
+) {
+    let at_ms = shared.clock.now_ms();
+    let stage = Arc::new(dagger_client::api::EventStage {
+        event: shared.event_name(event.reference()),
+        at_ms,
+    });
+    let mut transactions = shared.transactions.lock().expect("no holder panics");
+    for one in &checked {
+        transactions.in_event(one.digest(), &stage);
+    }
+    drop(transactions);
+    cache.put(
+        *event.digest(),
+        Checked {
+            transactions: checked.into(),
+            at_ms,
+        },
+    );
+}

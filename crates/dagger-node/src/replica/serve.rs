@@ -1,0 +1,108 @@
+//! Answers peers from the event log what the graph no longer holds.
+
+use shadowgraph::{
+    EventRef, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round, StoreRequest,
+    SyncRequest,
+};
+use tokio::sync::Semaphore;
+
+use crate::{
+    error::NodeError,
+    store::{EventKey, LogReader},
+    transport::Links,
+};
+
+/// Requests answered at once; further ones wait, and the replica bounds how many a peer may have.
+static READERS: Semaphore = Semaphore::const_new(4);
+/// Keys looked at in one step.
+const KEYS_PER_STEP: usize = 4096;
+
+/// Reads the answer on a thread that may block and sends it; every request gets one, even if it is empty.
+pub fn answer(log: LogReader, links: Links, to: Peer, request: StoreRequest) {
+    tokio::spawn(async move {
+        let _permit = READERS.acquire().await.expect("never closed");
+        let read = tokio::task::spawn_blocking(move || collect(&log, &request)).await;
+        let events = match read {
+            Ok(Ok(events)) => events,
+            Ok(Err(error)) => {
+                tracing::error!(code = error.code(), %error, "cannot serve events from the log");
+                Vec::new()
+            }
+            Err(_) => return,
+        };
+        links.send(Recipient::One(to), &Message::Events(events));
+    });
+}
+
+pub(super) fn key_of(event: &EventRef) -> EventKey {
+    EventKey {
+        round: event.round.0,
+        creator: event.creator.0,
+        digest: event.digest.0,
+    }
+}
+
+/// The events of a request, lowest rounds first, up to its bound of bytes.
+pub(super) fn collect(
+    log: &LogReader,
+    request: &StoreRequest,
+) -> Result<Vec<bytes::Bytes>, NodeError> {
+    let mut answer = Answer {
+        events: Vec::new(),
+        bytes: 0,
+        bytes_max: request.bytes_max,
+    };
+    match &request.wanted {
+        SyncRequest::Events(wanted) => {
+            let mut keys: Vec<EventKey> = wanted.iter().map(key_of).collect();
+            keys.sort_unstable();
+            for key in keys {
+                if !answer.take(log, &key)? {
+                    break;
+                }
+            }
+        }
+        SyncRequest::After(after) => {
+            let mut from = EventKey {
+                round: after.from.0,
+                creator: 0,
+                digest: [0; 32],
+            };
+            'steps: loop {
+                let keys = log.keys(from, after.to.0, KEYS_PER_STEP)?;
+                for key in &keys {
+                    if after.wants(Round(key.round), MemberIndex(key.creator))
+                        && !answer.take(log, key)?
+                    {
+                        break 'steps;
+                    }
+                }
+                match keys.last().and_then(EventKey::successor) {
+                    Some(next) if keys.len() == KEYS_PER_STEP => from = next,
+                    _ => break,
+                }
+            }
+        }
+    }
+    Ok(answer.events)
+}
+
+struct Answer {
+    events: Vec<bytes::Bytes>,
+    bytes: usize,
+    bytes_max: usize,
+}
+
+impl Answer {
+    /// Adds an event if the log holds it; false once there is no room for more.
+    fn take(&mut self, log: &LogReader, key: &EventKey) -> Result<bool, NodeError> {
+        if let Some(event) = log.get(key)? {
+            if !self.events.is_empty() && self.bytes + event.len() > self.bytes_max {
+                return Ok(false);
+            }
+            self.bytes += event.len();
+            self.events.push(event);
+        }
+        Ok(self.events.len() < MESSAGE_EVENTS_MAX)
+    }
+}

@@ -1,0 +1,379 @@
+//! The thread that owns the replica: inputs in, outputs carried out in their order, one sync per turn.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shadowgraph::{
+    Config, HaltReason, Input, Output, Recovery, Replica, SigningKey, SubmitError as PoolError,
+    VerifiedEvent,
+};
+use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TrySendError};
+
+use super::{CheckedCache, Control, ReplicaInput, ReplicaQueues, ingest::note_own_event, serve};
+use crate::{
+    error::{NodeError, SubmitError},
+    executor::{Executed, Executor, ExecutorInput},
+    handle::Shared,
+    store::{EventKey, EventLog},
+    transport::Links,
+};
+
+/// Inputs handled before their outputs are carried out: one sync covers them all.
+const INPUTS_PER_TURN_MAX: usize = 256;
+/// How old the status may become while there is much to do.
+const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often a full disk is tried again.
+const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// Feeds the log to a replica, and what follows from it to the executor. Returns how many events there were.
+///
+/// # Errors
+/// `E_STORE_DAMAGED`, `E_IO`, `E_DIVERGED`.
+pub(crate) fn recover(
+    config: Config,
+    signer: Option<SigningKey>,
+    shared: &Shared,
+    log: &EventLog,
+    executor: &mut Executor,
+) -> Result<(Replica, u64), NodeError> {
+    let mut recovery = Recovery::new(config, signer, shared.clock.now_ms());
+    let mut events = 0;
+    for record in log.replay()? {
+        let (key, bytes) = record?;
+        let event = VerifiedEvent::from_own_log(bytes).map_err(|e| {
+            NodeError::Internal(format!(
+                "the event log holds an event of round {} that does not decode: {e}",
+                key.round
+            ))
+        })?;
+        events += 1;
+        recovery.replay(event);
+        while let Some(output) = recovery.poll_output() {
+            match output {
+                Output::Commit(commit) => {
+                    if let Some(Executed {
+                        commit,
+                        outcomes_root,
+                        state_root,
+                    }) = executor.commit(&commit, true)?
+                    {
+                        recovery.executed(commit, outcomes_root, state_root);
+                    }
+                }
+                Output::Certificate(certificate) => executor.certified(certificate)?,
+                Output::Halt(reason) => return Err(halted(shared, reason)),
+                _ => {}
+            }
+        }
+    }
+    Ok((recovery.finish(shared.clock.now_ms()), events))
+}
+
+/// Everything the thread owns.
+pub(crate) struct ReplicaThread {
+    pub replica: Replica,
+    pub log: EventLog,
+    pub shared: Arc<Shared>,
+    pub cache: Arc<CheckedCache>,
+    pub queues: ReplicaQueues,
+    pub executor: mpsc::Sender<ExecutorInput>,
+    pub fatal: mpsc::Sender<NodeError>,
+    /// Controls that came in while a commit waited for room.
+    pub deferred: VecDeque<Control>,
+    /// When the status was last made known.
+    pub published: Instant,
+}
+
+enum Turn {
+    GoOn,
+    Stop,
+}
+
+impl ReplicaThread {
+    /// Runs until told to stop, or until something is wrong that must not be gone on with.
+    pub fn run(mut self, runtime: &Handle) {
+        let _entered = runtime.enter();
+        loop {
+            match self.carry_out(runtime) {
+                Ok(Turn::GoOn) => {}
+                Ok(Turn::Stop) => break,
+                Err(error) => {
+                    tracing::error!(code = error.code(), %error, "consensus stops");
+                    let _ = self.fatal.try_send(error);
+                    self.publish_status();
+                    return;
+                }
+            }
+            self.shared.metrics.turns.inc();
+            match self.take_inputs(runtime) {
+                Turn::GoOn => {}
+                Turn::Stop => break,
+            }
+        }
+        if let Err(error) = self.log.commit() {
+            tracing::error!(code = error.code(), %error, "cannot finish the event log; what was sent is safe");
+        }
+    }
+
+    fn publish_status(&mut self) {
+        self.published = Instant::now();
+        let status = self.replica.status();
+        *self.queues.status.lock().expect("no holder panics") = status;
+    }
+
+    /// Waits for the first input or the deadline, then takes what else has come in.
+    fn take_inputs(&mut self, runtime: &Handle) -> Turn {
+        let wait = self.wait();
+        let idle = self.deferred.is_empty() && self.queues.inputs.is_empty();
+        if idle || self.published.elapsed() >= STATUS_INTERVAL {
+            self.publish_status();
+        }
+        let mut control = self.deferred.pop_front();
+        let mut input = None;
+        if control.is_none() {
+            let queues = &mut self.queues;
+            runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    c = queues.controls.recv() => control = Some(c.unwrap_or(Control::Stop)),
+                    i = queues.inputs.recv() => input = i,
+                    () = tokio::time::sleep(wait) => {}
+                }
+            });
+        }
+        for _ in 0..INPUTS_PER_TURN_MAX {
+            match (control.take(), input.take()) {
+                (Some(Control::Stop), _) => return Turn::Stop,
+                (Some(Control::Input(input)), _) => self.handle(input),
+                (None, Some(input)) => self.take(input),
+                (None, None) => break,
+            }
+            control = self
+                .deferred
+                .pop_front()
+                .or_else(|| self.queues.controls.try_recv().ok());
+            if control.is_none() {
+                input = self.queues.inputs.try_recv().ok();
+            }
+        }
+        // What the last iteration took must not be lost.
+        self.deferred.extend(control);
+        if let Some(input) = input {
+            self.take(input);
+        }
+        let now_ms = self.shared.clock.now_ms();
+        if self.replica.next_deadline_ms().is_some_and(|d| d <= now_ms) {
+            self.replica.handle(now_ms, Input::Timeout);
+        }
+        Turn::GoOn
+    }
+
+    fn wait(&self) -> Duration {
+        let now_ms = self.shared.clock.now_ms();
+        let wait_ms = self
+            .replica
+            .next_deadline_ms()
+            .map_or(1000, |d| d.saturating_sub(now_ms));
+        Duration::from_millis(wait_ms.clamp(1, 1000))
+    }
+
+    fn handle(&mut self, input: Input) {
+        self.replica.handle(self.shared.clock.now_ms(), input);
+    }
+
+    fn take(&mut self, input: ReplicaInput) {
+        match input {
+            ReplicaInput::Input(input) => self.handle(input),
+            ReplicaInput::Submit { wire, reply } => {
+                let result = self
+                    .replica
+                    .submit(self.shared.clock.now_ms(), wire)
+                    .map_err(pool_error);
+                if let Some(reply) = reply {
+                    // The client may have gone.
+                    let _ = reply.send(result);
+                }
+            }
+            ReplicaInput::NextRound { reply } => {
+                let _ = reply.send(self.replica.status().round.0 + 1);
+            }
+        }
+    }
+
+    /// Carries out what the replica asks for. Everything to persist goes to the log first and is synced once.
+    fn carry_out(&mut self, runtime: &Handle) -> Result<Turn, NodeError> {
+        let mut rest = Vec::new();
+        while let Some(output) = self.replica.poll_output() {
+            match output {
+                Output::Persist(event) => self.append(&event),
+                other => rest.push(other),
+            }
+        }
+        if self.log.is_dirty() {
+            // Nobody sees an effect of what is not on disk; without an effect the sync can wait.
+            let effects = rest.iter().any(|o| !matches!(o, Output::PeerFault { .. }));
+            if let Turn::Stop = self.persist(effects)? {
+                return Ok(Turn::Stop);
+            }
+        }
+        for output in rest {
+            match output {
+                Output::Persist(_) => unreachable!("taken out above"),
+                Output::Send { to, message } => self.shared.links.send(to, &message),
+                Output::ReadStore { to, request } => {
+                    let links: Links = self.shared.links.clone();
+                    serve::answer(self.log.reader(), links, to, request);
+                }
+                Output::Commit(commit) => {
+                    self.hand_on(runtime, ExecutorInput::Commit(Box::new(commit)));
+                }
+                Output::Certificate(certificate) => {
+                    self.hand_on(runtime, ExecutorInput::Certificate(Box::new(certificate)));
+                }
+                Output::Equivocation(proof) => self.keep_equivocation(&proof),
+                Output::PeerFault { peer, fault } => {
+                    self.shared.metrics.peer_faults.inc();
+                    tracing::warn!(code = "E_PEER_FAULT", ?peer, %fault, "a peer broke the protocol");
+                }
+                Output::Halt(reason) => return Err(halted(&self.shared, reason)),
+            }
+        }
+        Ok(Turn::GoOn)
+    }
+
+    fn append(&mut self, event: &VerifiedEvent) {
+        let reference = event.reference();
+        let key = EventKey {
+            round: reference.round.0,
+            creator: reference.creator.0,
+            digest: reference.digest.0,
+        };
+        self.log.append(key, event.bytes());
+        if Some(reference.creator) == self.shared.seat {
+            note_own_event(&self.shared, &self.cache, event);
+        }
+    }
+
+    /// Writes, and syncs if `sync`. While the disk is full nothing is sent and nothing is lost: waits for space.
+    fn persist(&mut self, sync: bool) -> Result<Turn, NodeError> {
+        let mut announced = false;
+        while let Err(error) = self.log.write() {
+            if !matches!(error, NodeError::DiskFull { .. }) {
+                return Err(error);
+            }
+            if !std::mem::replace(&mut announced, true) {
+                tracing::error!(code = error.code(), %error, "the node pauses until there is space");
+                self.shared
+                    .set_problem("E_DISK_FULL", Some(error.to_string()));
+            }
+            std::thread::sleep(DISK_FULL_RETRY);
+            while let Ok(control) = self.queues.controls.try_recv() {
+                if matches!(control, Control::Stop) {
+                    return Ok(Turn::Stop);
+                }
+                self.deferred.push_back(control);
+            }
+        }
+        if announced {
+            tracing::info!("there is space again; the node goes on");
+            self.shared.set_problem("E_DISK_FULL", None);
+        }
+        if sync {
+            let started = Instant::now();
+            self.log.commit()?;
+            self.shared
+                .metrics
+                .sync_seconds
+                .observe(started.elapsed().as_secs_f64());
+            self.shared
+                .metrics
+                .log_bytes
+                .set(i64::try_from(self.log.bytes()).unwrap_or(i64::MAX));
+        }
+        Ok(Turn::GoOn)
+    }
+
+    /// Hands something to the executor. While it has no room its own words are taken in, so that neither
+    /// thread can wait for the other for ever.
+    fn hand_on(&mut self, runtime: &Handle, input: ExecutorInput) {
+        let mut input = match self.executor.try_send(input) {
+            Ok(()) | Err(TrySendError::Closed(_)) => return,
+            Err(TrySendError::Full(input)) => Some(input),
+        };
+        while input.is_some() {
+            let (executor, controls) = (&self.executor, &mut self.queues.controls);
+            let control = runtime.block_on(async {
+                tokio::select! {
+                    room = executor.reserve() => {
+                        if let (Ok(room), Some(input)) = (room, input.take()) {
+                            room.send(input);
+                        }
+                        None
+                    }
+                    control = controls.recv() => control,
+                }
+            });
+            if executor.is_closed() {
+                return;
+            }
+            self.deferred.extend(control);
+        }
+    }
+
+    fn keep_equivocation(&self, proof: &shadowgraph::EquivocationProof) {
+        let bytes = borsh::to_vec(proof).expect("plain data");
+        let digest = blake3::hash(&bytes);
+        let name = format!("equivocation-{}.borsh", &digest.to_hex()[..16]);
+        let path = self.shared.config.data_dir.join("evidence").join(name);
+        tracing::error!(code = "E_EQUIVOCATION", evidence = %path.display(), "a member has signed two events of one round; the proof is kept");
+        if let Err(error) = crate::data_dir::write_atomically(&path, &bytes) {
+            tracing::error!(code = error.code(), %error, "cannot keep the proof");
+        }
+    }
+}
+
+fn halted(shared: &Shared, reason: HaltReason) -> NodeError {
+    match reason {
+        HaltReason::OwnEventUnknown(event) => NodeError::DuplicateKey {
+            detail: format!(
+                "a peer holds an event of round {} that carries this node's signature but is not in its log: the log was lost or copied, or another process signs",
+                event.round
+            ),
+        },
+        HaltReason::Diverged {
+            commit,
+            certificate,
+            state_root,
+            outcomes_root,
+        } => {
+            let ours = shadowgraph::Checkpoint {
+                state_root,
+                outcomes_root,
+                ..certificate.checkpoint
+            };
+            debug_assert_eq!(commit, ours.commit);
+            crate::executor::diverged(shared, &ours, &certificate)
+        }
+    }
+}
+
+fn pool_error(error: PoolError) -> SubmitError {
+    match error {
+        PoolError::PoolFull => SubmitError::new(
+            "E_POOL_FULL",
+            "this node has too many transactions waiting; try again shortly or through another node",
+        ),
+        PoolError::TooLarge => SubmitError::new(
+            "too_large",
+            "the transaction fits in no event; make it smaller",
+        ),
+        PoolError::Empty => SubmitError::new("malformed", "the transaction is empty"),
+        PoolError::NotAMember => SubmitError::new(
+            "E_NO_MEMBER",
+            "this node makes no events at present; use another one",
+        ),
+    }
+}

@@ -1,0 +1,77 @@
+//! Snapshots: the newest whole one counts, damage is passed over.
+
+use std::fs;
+
+use super::{Snapshot, Snapshots};
+
+fn snapshot(commit: u64) -> Snapshot {
+    Snapshot {
+        commit,
+        commit_digest: [3; 32],
+        transactions: commit * 2,
+        body: vec![7; 1000],
+    }
+}
+
+fn newest(snapshots: &Snapshots) -> Option<u64> {
+    snapshots
+        .newest(|_| Ok(()))
+        .unwrap()
+        .map(|(s, ())| s.commit)
+}
+
+#[test]
+fn the_newest_counts_and_old_ones_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::open(dir.path(), [1; 32]).unwrap();
+    assert_eq!(newest(&snapshots), None);
+    for commit in [9, 10, 100] {
+        snapshots.save(&snapshot(commit)).unwrap();
+    }
+    assert_eq!(
+        snapshots.newest(|_| Ok(())).unwrap().unwrap().0,
+        snapshot(100)
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_damaged_or_refused_one_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::open(dir.path(), [1; 32]).unwrap();
+    snapshots.save(&snapshot(9)).unwrap();
+    snapshots.save(&snapshot(10)).unwrap();
+    let path = dir.path().join("ledger-0000000000000010.snap");
+    let good = fs::read(&path).unwrap();
+    for at in [0, 50, 110, 500, good.len() - 1] {
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&path, bad).unwrap();
+        assert_eq!(newest(&snapshots), Some(9), "flip at {at}");
+    }
+    fs::write(&path, &good[..good.len() - 1]).unwrap();
+    assert_eq!(newest(&snapshots), Some(9));
+    fs::write(&path, &good).unwrap();
+    let refused = snapshots.newest(|s| {
+        if s.commit == 10 {
+            Err("no".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    assert_eq!(refused.unwrap().unwrap().0.commit, 9);
+}
+
+#[test]
+fn another_network_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    Snapshots::open(dir.path(), [1; 32])
+        .unwrap()
+        .save(&snapshot(9))
+        .unwrap();
+    let other = Snapshots::open(dir.path(), [2; 32]).unwrap();
+    assert_eq!(
+        other.newest(|_| Ok(())).unwrap_err().code(),
+        "E_WRONG_NETWORK"
+    );
+}

@@ -1,0 +1,214 @@
+//! A network of real nodes in one process, on loopback, each with its own data directory.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::PathBuf,
+    time::Duration,
+};
+
+use dagger_ledger::{
+    AccountCreate, Action, Genesis, GenesisOperator, Key as PublicKey, Parameters,
+    SignedTransaction, Transaction, chain_id,
+};
+use dagger_node::{
+    NodeConfig, NodeHandle,
+    config::Durability,
+    keys::{Key, KeyKind},
+    node::Node,
+};
+
+/// How long a condition may take on a machine that is busy with other things.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+pub struct Network {
+    pub dir: tempfile::TempDir,
+    pub genesis: Genesis,
+    pub operator_keys: Vec<Key>,
+    pub nodes: Vec<Option<Node>>,
+}
+
+/// Addresses that were free a moment ago.
+pub fn free_addresses(n: usize) -> Vec<SocketAddr> {
+    let sockets: Vec<_> = (0..n)
+        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
+        .collect();
+    sockets.iter().map(|s| s.local_addr().unwrap()).collect()
+}
+
+pub fn now_ms() -> u64 {
+    u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
+}
+
+/// Prints the node's log with `RUST_LOG=info`.
+pub fn init_log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
+}
+
+impl Network {
+    /// Data directories for `n` operators; nothing runs yet.
+    pub fn new(n: usize, parameters: Parameters) -> Self {
+        init_log();
+        let dir = tempfile::tempdir().unwrap();
+        let addresses = free_addresses(n);
+        let mut operators = Vec::new();
+        let mut operator_keys = Vec::new();
+        for (i, address) in addresses.iter().enumerate() {
+            let keys = dir.path().join(format!("n{i}/keys"));
+            let [operator, node, consensus] =
+                [KeyKind::Operator, KeyKind::Node, KeyKind::Consensus].map(Key::generate);
+            node.save_new(&keys.join("node.json")).unwrap();
+            consensus.save_new(&keys.join("consensus.json")).unwrap();
+            operators.push(GenesisOperator {
+                name: format!("op-{i}"),
+                operator_key: PublicKey(operator.public()),
+                consensus_key: PublicKey(consensus.public()),
+                node_key: PublicKey(node.public()),
+                weight: 1,
+                address: Some(address.to_string()),
+            });
+            operator_keys.push(operator);
+        }
+        let mut genesis = Genesis {
+            network: "test".into(),
+            time_ms: now_ms(),
+            parameters,
+            operators,
+            chain_id: dagger_ledger::Digest::default(),
+        };
+        let text = genesis.to_json();
+        genesis.chain_id = chain_id(text.as_bytes());
+        for (i, address) in addresses.iter().enumerate() {
+            let node_dir = dir.path().join(format!("n{i}"));
+            fs::write(node_dir.join("genesis.json"), &text).unwrap();
+            let mut config = NodeConfig::new(node_dir);
+            config.listen = *address;
+            config.api = None;
+            config.machine = false;
+            config.durability = Durability::Os;
+            config.save().unwrap();
+        }
+        Self {
+            dir,
+            genesis,
+            operator_keys,
+            nodes: (0..n).map(|_| None).collect(),
+        }
+    }
+
+    pub fn node_dir(&self, i: usize) -> PathBuf {
+        self.dir.path().join(format!("n{i}"))
+    }
+
+    pub fn config(&self, i: usize) -> NodeConfig {
+        NodeConfig::load(&self.node_dir(i)).unwrap()
+    }
+
+    pub async fn start(&mut self, i: usize) {
+        self.nodes[i] = Some(Node::start(self.config(i)).await.unwrap());
+    }
+
+    pub async fn start_all(&mut self) {
+        for i in 0..self.nodes.len() {
+            self.start(i).await;
+        }
+    }
+
+    pub async fn stop(&mut self, i: usize) {
+        self.nodes[i].take().unwrap().stop().await;
+    }
+
+    pub async fn stop_all(&mut self) {
+        for i in 0..self.nodes.len() {
+            if self.nodes[i].is_some() {
+                self.stop(i).await;
+            }
+        }
+    }
+
+    pub fn handle(&self, i: usize) -> &NodeHandle {
+        self.nodes[i].as_ref().unwrap().handle()
+    }
+
+    /// A transaction that makes an account of that name, sponsored by an operator.
+    pub fn account(&self, operator: usize, name: &str) -> SignedTransaction {
+        let account = Key::generate(KeyKind::Account);
+        self.sign(
+            operator,
+            Action::AccountCreate(AccountCreate {
+                account: name.into(),
+                key: PublicKey(account.public()),
+            }),
+        )
+    }
+
+    pub fn sign(&self, operator: usize, action: Action) -> SignedTransaction {
+        let key = &self.operator_keys[operator];
+        let transaction = Transaction {
+            chain: self.genesis.chain_id,
+            signer: PublicKey(key.public()),
+            salt: format!("{:x}", rand::random::<u64>()),
+            valid_until_ms: now_ms() + 300_000,
+            action,
+        };
+        transaction.sign(&key.signing)
+    }
+
+    /// Hands in a transaction until the node takes it, and waits until it is executed there.
+    pub async fn execute(
+        &self,
+        node: usize,
+        transaction: SignedTransaction,
+    ) -> dagger_client::api::TransactionStatus {
+        let status = self
+            .handle(node)
+            .submit_and_wait(transaction, DEADLINE)
+            .await
+            .unwrap();
+        assert!(status.outcome.as_ref().unwrap().ok, "{status:?}");
+        status
+    }
+
+    /// Waits until the running nodes stand at one certified checkpoint at or after `commit`; returns its state root.
+    pub async fn common_root(&self, commit: u64) -> String {
+        let handles: Vec<&NodeHandle> = self.nodes.iter().flatten().map(Node::handle).collect();
+        let mut root = String::new();
+        until("one certified checkpoint on all nodes", || {
+            let points: Vec<_> = handles.iter().map(|h| h.status().checkpoint).collect();
+            let Some(Some(first)) = points.first().cloned() else {
+                return false;
+            };
+            root.clone_from(&first.state_root);
+            let same = points
+                .iter()
+                .flatten()
+                .filter(|p| p.certified && p.commit == first.commit)
+                .count();
+            first.commit >= commit && same == handles.len()
+        })
+        .await;
+        for handle in handles {
+            assert_eq!(
+                handle.status().checkpoint.unwrap().state_root,
+                root,
+                "node {}",
+                handle.name()
+            );
+        }
+        root
+    }
+}
+
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = tokio::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
