@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
+use crate::genesis::Parameters;
 use crate::ids::{Digest, Key, MachineId, VmId};
 use crate::manifest::ImageManifest;
 
@@ -15,6 +16,10 @@ pub type Labels = BTreeMap<String, String>;
 /// One kind of action. In JSON `{"kind": {fields}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one action a transaction, and that is behind an Arc"
+)]
 pub enum Action {
     /// Operator: sponsors a customer's account.
     AccountCreate(AccountCreate),
@@ -26,6 +31,22 @@ pub enum Action {
     MachineUndrain(MachineName),
     /// Operator: takes an empty machine out.
     MachineRemove(MachineName),
+    /// Operator: another capacity or other labels for one of its machines.
+    MachineUpdate(MachineUpdate),
+    /// Operator: proposes a change that needs a quorum of operators' votes; its own vote is in it.
+    Propose(Propose),
+    /// Operator: votes on an open proposal.
+    Vote(Vote),
+    /// Operator: the most that an account it sponsors may have.
+    AccountQuota(AccountQuota),
+    /// Account: another key for the account.
+    AccountRotate(AccountRotate),
+    /// Account: lets another key do some of what the account may do, for a time.
+    KeyDelegate(KeyDelegate),
+    /// Account: takes a delegated key back.
+    KeyRevoke(KeyRevoke),
+    /// Node of a member or machine: its operator holds a verified copy of an image.
+    ImageAttest(ImageAttest),
     /// Account: publishes an image under its name.
     ImagePublish(ImagePublish),
     /// Account: no new VMs from the image.
@@ -59,6 +80,14 @@ impl Action {
             Action::MachineDrain(_) => "machine_drain",
             Action::MachineUndrain(_) => "machine_undrain",
             Action::MachineRemove(_) => "machine_remove",
+            Action::MachineUpdate(_) => "machine_update",
+            Action::Propose(_) => "propose",
+            Action::Vote(_) => "vote",
+            Action::AccountQuota(_) => "account_quota",
+            Action::AccountRotate(_) => "account_rotate",
+            Action::KeyDelegate(_) => "key_delegate",
+            Action::KeyRevoke(_) => "key_revoke",
+            Action::ImageAttest(_) => "image_attest",
             Action::ImagePublish(_) => "image_publish",
             Action::ImageRetire(_) => "image_retire",
             Action::VmCreate(_) => "vm_create",
@@ -103,6 +132,171 @@ pub struct MachineAdd {
     /// `region` and whatever else customers may want to choose by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+}
+
+/// See [`Action::MachineUpdate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineUpdate {
+    /// Name of the machine.
+    pub machine: String,
+    /// Virtual CPUs it offers from now on; never less than its VMs hold.
+    pub vcpus: u32,
+    /// Memory it offers, MiB.
+    pub memory_mib: u64,
+    /// Disk it offers, MiB.
+    pub disk_mib: u64,
+    /// All labels it has from now on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
+}
+
+/// See [`Action::Propose`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Propose {
+    /// What would change.
+    pub change: ProposedChange,
+}
+
+/// What operators decide together. In JSON `{"kind": {...}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposedChange {
+    /// A new operator, with a seat from the next epoch on.
+    OperatorAdd(OperatorAdd),
+    /// An operator loses its say at once and its seat with the next epoch; its machines drain.
+    OperatorRemove(OperatorName),
+    /// The ledger's parameters, all of them.
+    Parameters(Parameters),
+    /// The most that the accounts an operator sponsors may have together.
+    Allocation(OperatorAllocation),
+    /// Rules of another version, from the next epoch on.
+    ProtocolVersion(ProtocolVersion),
+}
+
+/// See [`ProposedChange::OperatorAdd`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorAdd {
+    /// Unique name, a DNS label.
+    pub name: String,
+    /// Cold key that signs the operator's transactions.
+    pub operator_key: Key,
+    /// Key that signs events and checkpoints.
+    pub consensus_key: Key,
+    /// Transport identity of the member's node.
+    pub node_key: Key,
+    /// Votes of the seat.
+    pub weight: u64,
+    /// Where the node can be dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// An operator, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorName {
+    /// Name of the operator.
+    pub operator: String,
+}
+
+/// See [`ProposedChange::Allocation`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorAllocation {
+    /// Name of the operator.
+    pub operator: String,
+    /// The most; without it nothing is limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allocation: Option<Quota>,
+}
+
+/// See [`ProposedChange::ProtocolVersion`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolVersion {
+    /// The version.
+    pub version: u32,
+}
+
+/// The most that may be held at a time.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// VMs.
+    pub vms: u64,
+    /// Virtual CPUs.
+    pub vcpus: u64,
+    /// Memory, MiB.
+    pub memory_mib: u64,
+    /// Disk, MiB.
+    pub disk_mib: u64,
+}
+
+/// See [`Action::Vote`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vote {
+    /// Number of the proposal.
+    pub proposal: u64,
+    /// For or against.
+    pub approve: bool,
+}
+
+/// See [`Action::AccountQuota`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountQuota {
+    /// Name of the account.
+    pub account: String,
+    /// The most; without it only the operator's allocation limits the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<Quota>,
+}
+
+/// See [`Action::AccountRotate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountRotate {
+    /// The new key.
+    pub key: Key,
+}
+
+/// See [`Action::KeyDelegate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyDelegate {
+    /// The key.
+    pub key: Key,
+    /// Kinds of action that it may sign; of an account's, and never those on keys.
+    pub actions: Vec<String>,
+    /// VMs that it may act on, by name; empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vms: Vec<String>,
+    /// Ledger time until which it may.
+    pub until_ms: u64,
+}
+
+/// See [`Action::KeyRevoke`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRevoke {
+    /// The key.
+    pub key: Key,
+}
+
+/// See [`Action::ImageAttest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageAttest {
+    /// Full name, `account/name`.
+    pub image: String,
+    /// Digest of the manifest whose blobs were verified.
+    pub digest: Digest,
 }
 
 /// A machine, by name.

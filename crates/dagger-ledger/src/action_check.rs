@@ -1,6 +1,6 @@
 //! The forms and bounds of an action's values, as far as they need no ledger.
 
-use crate::action::{Action, Labels, Report, VmCreate};
+use crate::action::{Action, KeyDelegate, Labels, ProposedChange, Report, VmCreate};
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
 
@@ -68,6 +68,22 @@ impl Action {
             }
             Action::MachineDrain(a) | Action::MachineUndrain(a) | Action::MachineRemove(a) => {
                 check_label(&a.machine).map_err(at("machine"))
+            }
+            Action::MachineUpdate(a) => {
+                check_label(&a.machine).map_err(at("machine"))?;
+                sizes(a.vcpus, a.memory_mib, a.disk_mib)?;
+                labels(&a.labels)
+            }
+            Action::Propose(a) => proposed_change(&a.change),
+            Action::Vote(_) => Ok(()),
+            Action::AccountQuota(a) => check_label(&a.account).map_err(at("account")),
+            Action::AccountRotate(a) => check_key(&a.key).map_err(at("key")),
+            Action::KeyDelegate(a) => key_delegate(a),
+            Action::KeyRevoke(_) => Ok(()),
+            Action::ImageAttest(a) => {
+                let (account, image) = a.image.split_once('/').unwrap_or(("", ""));
+                check_label(account).map_err(at("image"))?;
+                check_label(image).map_err(at("image"))
             }
             Action::ImagePublish(a) => {
                 check_label(&a.image).map_err(at("image"))?;
@@ -145,6 +161,65 @@ fn vm_create(create: &VmCreate) -> Checked {
         }
     }
     labels(&create.labels)
+}
+
+fn proposed_change(change: &ProposedChange) -> Checked {
+    match change {
+        ProposedChange::OperatorAdd(add) => {
+            check_label(&add.name).map_err(at("name"))?;
+            for key in [&add.operator_key, &add.consensus_key, &add.node_key] {
+                check_key(key).map_err(at("*_key"))?;
+            }
+            if add.operator_key == add.consensus_key
+                || add.operator_key == add.node_key
+                || add.consensus_key == add.node_key
+            {
+                return Err((Code::KeyInUse, "*_key"));
+            }
+            check_text(add.address.as_deref().unwrap_or(""), 512).map_err(at("address"))?;
+            within(add.weight, u32::MAX.into(), "weight")
+        }
+        ProposedChange::OperatorRemove(remove) => {
+            check_label(&remove.operator).map_err(at("operator"))
+        }
+        ProposedChange::Parameters(parameters) => parameters.check().map_err(at("parameters")),
+        ProposedChange::Allocation(of) => check_label(&of.operator).map_err(at("operator")),
+        ProposedChange::ProtocolVersion(to) => within(to.version.into(), 1_000_000, "version"),
+    }
+}
+
+/// What a delegated key may be allowed: what an account does with images and VMs.
+pub const DELEGABLE: [&str; 9] = [
+    "image_publish",
+    "image_retire",
+    "vm_create",
+    "vm_delete",
+    "vm_stop",
+    "vm_start",
+    "vm_reboot",
+    "vm_rename",
+    "vm_resize",
+];
+
+fn key_delegate(delegate: &KeyDelegate) -> Checked {
+    check_key(&delegate.key).map_err(at("key"))?;
+    if delegate.actions.is_empty() || delegate.actions.len() > DELEGABLE.len() {
+        return Err((Code::TooMany, "actions"));
+    }
+    if delegate
+        .actions
+        .iter()
+        .any(|action| !DELEGABLE.contains(&action.as_str()))
+    {
+        return Err((Code::UnknownAction, "actions"));
+    }
+    if delegate.vms.len() > PLACEMENT_NAMES_MAX {
+        return Err((Code::TooMany, "vms"));
+    }
+    for vm in &delegate.vms {
+        check_label(vm).map_err(at("vms"))?;
+    }
+    Ok(())
 }
 
 fn report(report: &Report) -> Checked {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::ids::{AccountId, Digest, ImageId, MachineId, OperatorId, VmId};
-use crate::records::{MachineState, Phase, Reason};
+use crate::records::{MachineState, Phase, ProposalStatus, Reason};
 use crate::transaction::CheckedTransaction;
 
 /// One commit of the ShadowGraph, as the ledger needs it.
@@ -148,6 +148,37 @@ pub enum Change {
         /// Where it was.
         machine: Option<MachineId>,
     },
+    /// An operator keeps a verified copy of an image.
+    ImageReplica {
+        /// The image.
+        image: ImageId,
+        /// The operator.
+        operator: OperatorId,
+    },
+    /// A machine's capacity or labels changed.
+    MachineChanged {
+        /// The machine.
+        machine: MachineId,
+    },
+    /// An account's key, quota or delegations changed.
+    AccountChanged {
+        /// The account.
+        account: AccountId,
+    },
+    /// An operator was admitted or removed, or its allocation changed.
+    OperatorChanged {
+        /// The operator.
+        operator: OperatorId,
+    },
+    /// A proposal was opened, voted on or closed.
+    Proposal {
+        /// Its number.
+        proposal: u64,
+        /// What became of it.
+        status: ProposalStatus,
+    },
+    /// The ledger's parameters or the version of its rules changed.
+    ParametersChanged,
     /// The mass-failover brake went on or off.
     Brake {
         /// On or off.

@@ -3,7 +3,10 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::action::{Arch, Ended, Failover, Labels, OnIsolation, Placement, Starting, UserData};
+use crate::action::{
+    Arch, Ended, Failover, Labels, OnIsolation, Placement, ProposedChange, Quota, Starting,
+    UserData,
+};
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::manifest::ImageManifest;
 
@@ -30,6 +33,65 @@ pub struct OperatorRecord {
     pub hosted: Resources,
     /// What they have held so far.
     pub usage: Usage,
+    /// Whether it has a say.
+    pub status: OperatorStatus,
+    /// The most that the accounts it sponsors may have together.
+    pub allocation: Option<Quota>,
+    /// VMs of the accounts it sponsors, and what they ask for.
+    pub sponsored_vms: u64,
+    /// See `sponsored_vms`.
+    pub sponsored: Resources,
+}
+
+/// Whether an operator has a say.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum OperatorStatus {
+    /// It has a seat, or will have one with the next epoch.
+    Active,
+    /// It was removed: its keys mean nothing, and its seat goes with the next epoch.
+    Removed,
+}
+
+/// A proposal of operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct ProposalRecord {
+    /// Number.
+    pub id: u64,
+    /// Who proposed it.
+    pub proposer: OperatorId,
+    /// What would change.
+    pub change: ProposedChange,
+    /// Operators for it.
+    pub approvals: Vec<OperatorId>,
+    /// Operators against it.
+    pub rejections: Vec<OperatorId>,
+    /// What became of it.
+    pub status: ProposalStatus,
+    /// Ledger time at which it was opened.
+    pub opened_ms: u64,
+    /// Ledger time after which it expires.
+    pub closes_ms: u64,
+}
+
+/// What became of a proposal.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ProposalStatus {
+    /// Votes are counted.
+    Open,
+    /// A quorum was for it; it is in force.
+    Accepted,
+    /// A quorum cannot be reached any more.
+    Rejected,
+    /// Time ran out.
+    Expired,
+    /// A quorum was for it, but it no longer made sense.
+    Void,
 }
 
 /// A physical host.
@@ -195,10 +257,29 @@ pub struct AccountRecord {
     pub created_ms: u64,
     /// VMs it has.
     pub vms: u64,
+    /// What they ask for, placed or not: what quotas count.
+    pub asked: Resources,
     /// What its VMs hold on machines.
     pub used: Resources,
     /// What they have held so far.
     pub usage: Usage,
+    /// The most it may have, as its sponsor says.
+    pub quota: Option<Quota>,
+    /// Keys that may act for it.
+    pub delegations: Vec<Delegation>,
+}
+
+/// A key that may act for an account, within bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+pub struct Delegation {
+    /// The key.
+    pub key: Key,
+    /// Kinds of action that it may sign.
+    pub actions: Vec<String>,
+    /// VMs that it may act on; empty: all.
+    pub vms: Vec<String>,
+    /// Ledger time until which it may.
+    pub until_ms: u64,
 }
 
 /// Exact metering: amounts held, integrated over ledger time in ms.
@@ -271,6 +352,8 @@ pub struct ImageRecord {
     pub manifest: ImageManifest,
     /// No new VMs from it.
     pub retired: bool,
+    /// Operators that hold a verified copy.
+    pub replicas: Vec<OperatorId>,
     /// Ledger time of its publication.
     pub created_ms: u64,
 }

@@ -12,6 +12,7 @@ pub(super) struct Dirty {
     pub(super) machines: BTreeSet<MachineId>,
     pub(super) accounts: BTreeSet<AccountId>,
     pub(super) images: BTreeSet<ImageId>,
+    pub(super) proposals: BTreeSet<u64>,
     /// In the order of their first change; `vm_marks` keeps each from standing here twice.
     pub(super) vms: Vec<VmId>,
     vm_marks: Vec<u64>,
@@ -48,6 +49,7 @@ impl Ledger {
         self.dirty.machines = self.machines.iter().flatten().map(|m| m.id).collect();
         self.dirty.accounts = self.accounts.iter().map(|a| a.id).collect();
         self.dirty.images = self.images.iter().map(|i| i.id).collect();
+        self.dirty.proposals = self.proposals.keys().copied().collect();
         for vm in self.vms.iter().flatten() {
             self.dirty.vm(vm.id);
         }

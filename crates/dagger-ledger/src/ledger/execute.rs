@@ -67,6 +67,7 @@ impl Ledger {
         self.pass_deadlines();
         if beat {
             self.drain_machines();
+            self.expire_proposals();
         }
         self.chain_outcomes(&outcomes);
         CommitOutput {
@@ -159,7 +160,29 @@ impl Ledger {
     }
 
     fn act(&mut self, principal: Principal, transaction: &Transaction) -> Done {
+        let principal = self.undelegate(principal, transaction)?;
         match &transaction.action {
+            Action::Propose(a) => self.propose(principal.operator()?, a),
+            Action::Vote(a) => self.vote(principal.operator()?, a),
+            Action::AccountQuota(a) => self.account_quota(principal.operator()?, a),
+            Action::MachineUpdate(a) => self.machine_update(principal.operator()?, a),
+            Action::AccountRotate(a) => self.account_rotate(principal.account()?, a),
+            Action::KeyDelegate(a) => self.key_delegate(principal.account()?, a),
+            Action::KeyRevoke(a) => self.key_revoke(principal.account()?, a),
+            Action::ImageAttest(a) => {
+                let operator = match principal {
+                    Principal::Node {
+                        member: Some(operator),
+                        ..
+                    } => operator,
+                    Principal::Node {
+                        machine: Some(machine),
+                        ..
+                    } => self.machine(machine).expect("indexed").operator,
+                    _ => return Err(Code::Unauthorised.into()),
+                };
+                self.image_attest(operator, a)
+            }
             Action::AccountCreate(a) => self.account_create(principal.operator()?, a),
             Action::MachineAdd(a) => self.machine_add(principal.operator()?, a),
             Action::MachineDrain(a) => self.machine_drain(principal.operator()?, &a.machine, true),

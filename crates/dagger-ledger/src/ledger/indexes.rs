@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::ids::{AccountId, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::placement::Pools;
+use crate::records::OperatorStatus;
 
 /// What a key may speak for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(super) enum Principal {
     Consensus(OperatorId),
     /// An account's key.
     Account(AccountId),
+    /// A key that may act for an account within bounds.
+    Delegate(AccountId),
     /// A node: of a member, of a machine, or of both.
     Node {
         member: Option<OperatorId>,
@@ -57,6 +60,9 @@ impl Ledger {
     pub(super) fn rebuild_indexes(&mut self) {
         let mut indexes = Indexes::default();
         for operator in &self.operators {
+            if operator.status == OperatorStatus::Removed {
+                continue;
+            }
             indexes
                 .operator_names
                 .insert(operator.name.clone(), operator.id);
@@ -79,6 +85,10 @@ impl Ledger {
             indexes
                 .keys
                 .insert(account.key, Principal::Account(account.id));
+            for delegation in &account.delegations {
+                let delegate = Principal::Delegate(account.id);
+                indexes.keys.insert(delegation.key, delegate);
+            }
             indexes.account_vms.push(BTreeMap::new());
             indexes.spread.push(BTreeMap::new());
         }

@@ -115,9 +115,13 @@ impl Ledger {
         let mut machines = vec![(Resources::default(), 0u32); self.machines.len()];
         let mut accounts = vec![(Resources::default(), 0u64); self.accounts.len()];
         let mut operators = vec![Resources::default(); self.operators.len()];
+        let mut asked = vec![Resources::default(); self.accounts.len()];
+        let mut sponsored = vec![(Resources::default(), 0u64); self.operators.len()];
         let sum = |a: &Resources, b: &Resources| a.checked_add(b).ok_or("a sum overflows");
         for vm in self.vms() {
             accounts[vm.account.index()].1 += 1;
+            let asks = &mut asked[vm.account.index()];
+            *asks = sum(asks, &vm.spec.size)?;
             if let Some(machine) = vm.machine {
                 let size = &vm.spec.size;
                 let entry = &mut machines[machine.index()];
@@ -137,11 +141,20 @@ impl Ledger {
         }
         for account in self.accounts() {
             let (used, vms) = accounts[account.id.index()];
-            ensure(account.used == used && account.vms == vms, || {
-                format!("account {}: sum of its VMs", account.name)
-            })?;
+            let asks = asked[account.id.index()];
+            ensure(
+                account.used == used && account.vms == vms && account.asked == asks,
+                || format!("account {}: sum of its VMs", account.name),
+            )?;
+            let entry = &mut sponsored[account.sponsor.index()];
+            *entry = (sum(&entry.0, &asks)?, entry.1 + vms);
         }
         for operator in self.operators() {
+            let (asks, vms) = sponsored[operator.id.index()];
+            ensure(
+                operator.sponsored == asks && operator.sponsored_vms == vms,
+                || format!("operator {}: sum of what it sponsors", operator.name),
+            )?;
             ensure(operator.hosted == operators[operator.id.index()], || {
                 format!("operator {}: sum of its VMs", operator.name)
             })?;

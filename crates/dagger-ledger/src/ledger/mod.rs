@@ -5,8 +5,10 @@ mod dirty;
 mod execute;
 mod explain_rule;
 mod failover;
+mod governance;
 mod indexes;
 mod invariants;
+mod keys;
 mod leases;
 mod objects;
 pub(crate) mod outcomes;
@@ -19,8 +21,11 @@ mod state_root;
 pub(crate) mod state_tree;
 mod vms;
 
+use std::collections::BTreeMap;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
+pub use governance::NextSeat;
 pub use snapshot::RestoreError;
 pub use state_root::StateKey;
 
@@ -28,7 +33,8 @@ use crate::commit::Change;
 use crate::genesis::{Genesis, Parameters};
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::records::{
-    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, Resources, Usage, VmRecord,
+    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, OperatorStatus, ProposalRecord,
+    Resources, Usage, VmRecord,
 };
 use dirty::Dirty;
 use failover::Brake;
@@ -49,6 +55,11 @@ pub struct Ledger {
     accounts: Vec<AccountRecord>,
     images: Vec<ImageRecord>,
     vms: Vec<Option<Box<VmRecord>>>,
+    proposals: BTreeMap<u64, ProposalRecord>,
+    /// Proposals ever made.
+    proposal_ids: u64,
+    /// Version of the rules in force.
+    protocol_version: u32,
     brake: Brake,
     replay: Replay,
     /// Derived from the records; rebuilt on restore.
@@ -97,6 +108,10 @@ impl Ledger {
                 until_ms: genesis.time_ms,
                 ..Usage::default()
             },
+            status: OperatorStatus::Active,
+            allocation: None,
+            sponsored_vms: 0,
+            sponsored: Resources::default(),
         };
         let operators: Vec<OperatorRecord> =
             genesis.operators.iter().enumerate().map(operator).collect();
@@ -123,6 +138,9 @@ impl Ledger {
             accounts: Vec::new(),
             images: Vec::new(),
             vms: Vec::new(),
+            proposals: BTreeMap::new(),
+            proposal_ids: 0,
+            protocol_version: 1,
             brake: Brake::default(),
             replay: Replay::default(),
             indexes: Indexes::default(),
@@ -168,6 +186,16 @@ impl Ledger {
     /// Digest of the last commit executed; the chain id before the first.
     pub fn commit_digest(&self) -> [u8; 32] {
         self.clock.commit_digest
+    }
+
+    /// Version of the rules in force; a program that does not know it must not go on.
+    pub fn protocol_version(&self) -> u32 {
+        self.protocol_version
+    }
+
+    /// Open proposals, and the latest of the closed ones, by number.
+    pub fn proposals(&self) -> impl Iterator<Item = &ProposalRecord> {
+        self.proposals.values()
     }
 
     /// Parameters in force.

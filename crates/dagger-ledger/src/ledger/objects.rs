@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::action::{AccountCreate, ImagePublish, MachineAdd};
+use crate::action::{AccountCreate, ImageAttest, ImagePublish, MachineAdd, MachineUpdate};
 use crate::code::Code;
 use crate::commit::{Change, Subject};
 use crate::ids::{AccountId, ImageId, MachineId, OperatorId};
 use crate::ledger::Ledger;
-use crate::ledger::execute::Done;
+use crate::ledger::execute::{Done, refuse};
 use crate::ledger::indexes::Principal;
 use crate::ledger::state_root::StateKey;
 use crate::records::{AccountRecord, ImageRecord, MachineRecord, MachineState, Resources, Usage};
@@ -28,11 +28,14 @@ impl Ledger {
             sponsor,
             created_ms: self.clock.time_ms,
             vms: 0,
+            asked: Resources::default(),
             used: Resources::default(),
             usage: Usage {
                 until_ms: self.clock.time_ms,
                 ..Usage::default()
             },
+            quota: None,
+            delegations: Vec::new(),
         });
         self.indexes
             .account_names
@@ -120,6 +123,25 @@ impl Ledger {
         Ok(Some(Subject::Machine(id)))
     }
 
+    pub(super) fn machine_update(&mut self, operator: OperatorId, update: &MachineUpdate) -> Done {
+        let id = self.own_machine(operator, &update.machine)?;
+        let capacity = Resources {
+            vcpus: update.vcpus,
+            memory_mib: update.memory_mib,
+            disk_mib: update.disk_mib,
+        };
+        if !self.machine(id).expect("own").used.fits_in(&capacity) {
+            return refuse(Code::OutOfRange, "its VMs hold more");
+        }
+        self.leave_pool(id);
+        let machine = self.machine_mut(id);
+        machine.capacity = capacity;
+        machine.labels = update.labels.clone();
+        self.refresh_pool(id);
+        self.changes.push(Change::MachineChanged { machine: id });
+        Ok(Some(Subject::Machine(id)))
+    }
+
     pub(super) fn machine_remove(&mut self, operator: OperatorId, name: &str) -> Done {
         let id = self.own_machine(operator, name)?;
         if self.machine(id).expect("own").vms > 0 {
@@ -163,11 +185,32 @@ impl Ledger {
             digest: publish.manifest.digest(),
             manifest: publish.manifest.clone(),
             retired: false,
+            replicas: Vec::new(),
             created_ms: self.clock.time_ms,
         });
         self.indexes.image_names.insert(name, id);
         self.dirty.images.insert(id);
         self.changes.push(Change::ImagePublished { image: id });
+        Ok(Some(Subject::Image(id)))
+    }
+
+    pub(super) fn image_attest(&mut self, operator: OperatorId, attest: &ImageAttest) -> Done {
+        let id = self
+            .image_by_name(&attest.image)
+            .ok_or(Code::UnknownImage)?
+            .id;
+        let image = &mut self.images[id.index()];
+        if image.digest != attest.digest {
+            return Err(Code::ImageDigestMismatch.into());
+        }
+        if let Err(at) = image.replicas.binary_search(&operator) {
+            image.replicas.insert(at, operator);
+            self.dirty.images.insert(id);
+            self.changes.push(Change::ImageReplica {
+                image: id,
+                operator,
+            });
+        }
         Ok(Some(Subject::Image(id)))
     }
 

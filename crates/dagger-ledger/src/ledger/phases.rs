@@ -234,7 +234,18 @@ impl Ledger {
         self.indexes.account_vms[vm.account.index()].remove(vm.spec.name.as_str());
         let account = &mut self.accounts[vm.account.index()];
         account.vms -= 1;
+        account.asked = account
+            .asked
+            .checked_sub(&vm.spec.size)
+            .expect("sums of specs");
         self.dirty.accounts.insert(account.id);
+        let sponsor = &mut self.operators[account.sponsor.index()];
+        sponsor.sponsored_vms -= 1;
+        sponsor.sponsored = sponsor
+            .sponsored
+            .checked_sub(&vm.spec.size)
+            .expect("sums of specs");
+        self.dirty.operators.insert(sponsor.id);
         self.dirty
             .removed
             .push(super::state_root::vm_key(&account.name, &vm.spec.name));

@@ -131,6 +131,18 @@ impl Ledger {
         }
     }
 
+    /// Takes a machine out of the pools, before its region changes.
+    pub(super) fn leave_pool(&mut self, id: MachineId) {
+        let pools = &mut self.indexes.pools;
+        if let Some((arch, operator, room)) = pools.entries[id.index()].take()
+            && let Some(regions) = pools.by_operator.get_mut(&(arch, operator))
+        {
+            regions.values_mut().for_each(|set| {
+                set.remove(&room);
+            });
+        }
+    }
+
     /// The machine for a request, if any fits.
     pub(super) fn choose(&self, request: &Request<'_>) -> Option<MachineId> {
         if let Some(named) = self.named_machines(request.spec) {

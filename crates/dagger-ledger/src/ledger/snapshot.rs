@@ -1,5 +1,7 @@
 //! The whole state as bytes, and back, with identical roots.
 
+use std::collections::BTreeMap;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::genesis::Parameters;
@@ -7,7 +9,9 @@ use crate::ids::Digest;
 use crate::ledger::failover::Brake;
 use crate::ledger::replay::ReplayImage;
 use crate::ledger::{Clock, Ledger, Seat};
-use crate::records::{AccountRecord, ImageRecord, MachineRecord, OperatorRecord, VmRecord};
+use crate::records::{
+    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, ProposalRecord, VmRecord,
+};
 
 const VERSION: u32 = 1;
 
@@ -42,6 +46,9 @@ struct Image {
     /// How many VM ids were given out.
     vm_ids: u64,
     vms: Vec<VmRecord>,
+    proposals: BTreeMap<u64, ProposalRecord>,
+    proposal_ids: u64,
+    protocol_version: u32,
     brake: Brake,
     replay: ReplayImage,
 }
@@ -61,6 +68,9 @@ impl Ledger {
             images: self.images.clone(),
             vm_ids: self.vms.len() as u64,
             vms: self.vms().cloned().collect(),
+            proposals: self.proposals.clone(),
+            proposal_ids: self.proposal_ids,
+            protocol_version: self.protocol_version,
             brake: self.brake.clone(),
             replay: ReplayImage::from(&self.replay),
         };
@@ -105,6 +115,9 @@ impl Ledger {
             accounts: image.accounts,
             images: image.images,
             vms,
+            proposals: image.proposals,
+            proposal_ids: image.proposal_ids,
+            protocol_version: image.protocol_version,
             brake: image.brake,
             replay,
             indexes: Default::default(),

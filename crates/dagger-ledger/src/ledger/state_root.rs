@@ -34,6 +34,8 @@ pub enum StateKey {
     Image(String),
     /// A VM, by account and name.
     Vm(String, String),
+    /// A proposal, by number.
+    Proposal(u64),
 }
 
 impl StateKey {
@@ -87,6 +89,10 @@ impl Ledger {
             let key = StateKey::Image(image.name.clone()).hash();
             self.tree.set(key, Some(record_hash(image)));
         }
+        for id in std::mem::take(&mut self.dirty.proposals) {
+            let record = self.proposals.get(&id).map(record_hash);
+            self.tree.set(StateKey::Proposal(id).hash(), record);
+        }
         let mut buffer = Vec::with_capacity(1_024);
         for id in self.dirty.take_vms() {
             if let Some(vm) = &self.vms[id.index()] {
@@ -131,17 +137,20 @@ impl Ledger {
 
     fn record_bytes(&self, key: &StateKey) -> Option<Vec<u8>> {
         match key {
-            StateKey::Network => Some(hash::encode(&(
-                self.chain_id,
-                &self.network,
-                &self.parameters,
-            ))),
+            StateKey::Network => Some(hash::encode(&self.network_record())),
+            StateKey::Proposal(id) => self.proposals.get(id).map(hash::encode),
             StateKey::Clock => Some(hash::encode(&self.clock)),
             StateKey::Members => Some(hash::encode(&self.members)),
             StateKey::Replay => Some(hash::encode(&self.replay.summary())),
             StateKey::Brake => Some(hash::encode(&self.brake)),
             StateKey::Counters => Some(hash::encode(&self.counters())),
-            StateKey::Operator(name) => self.operator_by_name(name).map(hash::encode),
+            StateKey::Operator(name) => {
+                // Removed ones, too: their names are never given again.
+                self.operators
+                    .iter()
+                    .find(|o| o.name == *name)
+                    .map(hash::encode)
+            }
             StateKey::Machine(name) => self.machine_by_name(name).map(hash::encode),
             StateKey::Account(name) => self.account_by_name(name).map(hash::encode),
             StateKey::Image(name) => self.image_by_name(name).map(hash::encode),
@@ -154,9 +163,8 @@ impl Ledger {
 
     fn hash_singletons(&mut self) {
         if std::mem::take(&mut self.dirty.parameters) {
-            let network = (self.chain_id, &self.network, &self.parameters);
-            self.tree
-                .set(StateKey::Network.hash(), Some(record_hash(&network)));
+            let record = record_hash(&self.network_record());
+            self.tree.set(StateKey::Network.hash(), Some(record));
         }
         let counters = self.counters();
         let singletons = [
@@ -171,9 +179,19 @@ impl Ledger {
         }
     }
 
-    /// Operators, machines, accounts, images and VMs ever made.
-    fn counters(&self) -> [u64; 5] {
+    fn network_record(&self) -> (Digest, &str, &crate::genesis::Parameters, u32) {
+        (
+            self.chain_id,
+            &self.network,
+            &self.parameters,
+            self.protocol_version,
+        )
+    }
+
+    /// Proposals, operators, machines, accounts, images and VMs ever made.
+    fn counters(&self) -> [u64; 6] {
         [
+            self.proposal_ids,
             self.operators.len() as u64,
             self.machines.len() as u64,
             self.accounts.len() as u64,

@@ -5,7 +5,7 @@ use crate::code::Code;
 use crate::commit::{Change, Subject};
 use crate::ids::{AccountId, VmId};
 use crate::ledger::Ledger;
-use crate::ledger::execute::{Done, refuse};
+use crate::ledger::execute::{Done, Refusal, refuse};
 use crate::ledger::placement::{Request, free};
 use crate::records::{MachineState, Phase, Power, Reason, Resources, VmRecord, VmSpec};
 
@@ -26,6 +26,9 @@ impl Ledger {
         }
         if image.retired {
             return Err(Code::ImageRetired);
+        }
+        if image.replicas.len() < self.parameters.image_replicas_min as usize {
+            return Err(Code::ImageNotReady);
         }
         let placement = Some(&create.placement).filter(|placement| !placement.is_empty());
         Ok(VmSpec {
@@ -52,6 +55,7 @@ impl Ledger {
             return Err(Code::NameTaken.into());
         }
         let spec = self.spec_of(account, create)?;
+        self.check_quota(account, 1, &Resources::default(), &spec.size)?;
         let id = VmId(self.vms.len() as u64);
         let request = Request {
             account,
@@ -61,6 +65,7 @@ impl Ledger {
             seed: self.seed(id, 1),
         };
         let machine = self.choose(&request).ok_or(Code::NoMachineFits)?;
+        let size = spec.size;
         self.indexes.account_vms[account.index()].insert(spec.name.as_str().into(), id);
         self.vms.push(Some(Box::new(VmRecord {
             id,
@@ -87,9 +92,59 @@ impl Ledger {
             history: Vec::new(),
         })));
         self.accounts[account.index()].vms += 1;
+        self.count_sponsored(account, 1, &Resources::default(), &size);
         self.take_room(id, machine);
         self.set_phase(id, Phase::Placed, Reason::Requested);
         Ok(Some(Subject::Vm(id)))
+    }
+
+    /// Whether the account's quota and its sponsor's allocation allow `vms` more VMs and `more` in place of `less`.
+    fn check_quota(
+        &self,
+        account: AccountId,
+        vms: u64,
+        less: &Resources,
+        more: &Resources,
+    ) -> Result<(), Refusal> {
+        let account = &self.accounts[account.index()];
+        let sponsor = &self.operators[account.sponsor.index()];
+        let allocated = sponsor
+            .allocation
+            .map(|q| (q, sponsor.sponsored_vms, sponsor.sponsored));
+        let quota = account
+            .quota
+            .map(|quota| (quota, account.vms, account.asked));
+        for ((most, had, held), whose) in quota
+            .into_iter()
+            .zip(["account"])
+            .chain(allocated.into_iter().zip(["sponsor"]))
+        {
+            let held = held.checked_sub(less).expect("it is part of the sum");
+            let fits = had + vms <= most.vms
+                && u64::from(held.vcpus) + u64::from(more.vcpus) <= most.vcpus
+                && held.memory_mib + more.memory_mib <= most.memory_mib
+                && held.disk_mib + more.disk_mib <= most.disk_mib;
+            if !fits {
+                return refuse(Code::QuotaExceeded, whose);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what an account asks for, for itself and for its sponsor.
+    fn count_sponsored(&mut self, id: AccountId, vms: u64, less: &Resources, more: &Resources) {
+        let change = |held: &Resources| {
+            held.checked_sub(less)
+                .and_then(|held| held.checked_add(more))
+                .expect("sums of specs")
+        };
+        let account = &mut self.accounts[id.index()];
+        account.asked = change(&account.asked);
+        let sponsor = &mut self.operators[account.sponsor.index()];
+        sponsor.sponsored = change(&sponsor.sponsored);
+        sponsor.sponsored_vms += vms;
+        self.dirty.accounts.insert(id);
+        self.dirty.operators.insert(sponsor.id);
     }
 
     fn own_vm(&self, account: AccountId, name: &str) -> Result<&VmRecord, Code> {
@@ -228,6 +283,7 @@ impl Ledger {
         if size.disk_mib < old.disk_mib {
             return refuse(Code::OutOfRange, "disk_mib");
         }
+        self.check_quota(account, 0, &old, &size)?;
         if let Some(machine) = place {
             let record = self.machine(machine).expect("placed");
             let room = free(record).checked_add(&old).expect("within capacity");
@@ -240,6 +296,7 @@ impl Ledger {
         } else {
             self.vm_mut(id).spec.size = size;
         }
+        self.count_sponsored(account, 0, &old, &size);
         self.changes.push(Change::VmChanged { vm: id });
         Ok(Some(Subject::Vm(id)))
     }

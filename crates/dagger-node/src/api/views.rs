@@ -445,6 +445,26 @@ fn change_text(ledger: &Ledger, change: &Change) -> String {
             format!("image {} published", image_name(ledger, *image))
         }
         Change::ImageRetired { image } => format!("image {} retired", image_name(ledger, *image)),
+        Change::ImageReplica { image, operator } => format!(
+            "image {} kept by {}",
+            image_name(ledger, *image),
+            subject_name(ledger, Subject::Operator(*operator))
+        ),
+        Change::MachineChanged { machine } => {
+            format!("machine {} changed", machine_name(ledger, *machine))
+        }
+        Change::AccountChanged { account } => format!(
+            "{} changed",
+            subject_name(ledger, Subject::Account(*account))
+        ),
+        Change::OperatorChanged { operator } => format!(
+            "{} changed",
+            subject_name(ledger, Subject::Operator(*operator))
+        ),
+        Change::Proposal { proposal, status } => {
+            format!("proposal {proposal} is {}", word(status))
+        }
+        Change::ParametersChanged => "parameters changed".to_owned(),
         Change::VmPlaced {
             vm,
             machine,
