@@ -98,6 +98,10 @@ mod checkpoint;
 mod commit;
 mod committee;
 mod committer;
+#[cfg(test)]
+mod committer_naive_tests;
+#[cfg(test)]
+mod dag_text;
 mod equivocation;
 mod event;
 mod graph;

@@ -236,11 +236,16 @@ impl Host {
         if !dir.is_dir() {
             return None;
         }
-        let answer = talk::ask(&dir, &Request::Status, talk::PATIENCE).await;
+        let answer = talk::ask(&dir, &Request::Status).await;
         if let Ok(Response::Status(status)) = answer {
             self.silent().remove(&id);
             return Some(status);
         }
+        self.status_without_shim(id).await
+    }
+
+    async fn status_without_shim(&self, id: InstanceId) -> Option<InstanceStatus> {
+        let dir = self.directory(id);
         let read = tokio::task::spawn_blocking(move || status::without_shim(&dir, id))
             .await
             .ok()??;
@@ -454,7 +459,7 @@ impl Host {
 
     async fn talk(&self, id: InstanceId, request: &Request) -> Result<Response, VmmError> {
         let dir = self.directory(id);
-        match talk::ask(&dir, request, talk::PATIENCE).await {
+        match talk::ask(&dir, request).await {
             Ok(response) => Ok(response),
             Err(error) => Err(self.why_not(id, error).await),
         }
@@ -462,7 +467,7 @@ impl Host {
 
     /// Puts a failed conversation into words: not here, not running, or silent.
     async fn why_not(&self, id: InstanceId, error: std::io::Error) -> VmmError {
-        match self.status(id).await.map(|s| s.state) {
+        match self.status_without_shim(id).await.map(|s| s.state) {
             None => VmmError::NotFound(id),
             Some(InstanceState::Stopped { .. }) => VmmError::NotRunning(id),
             Some(_) => VmmError::ShimSilent {

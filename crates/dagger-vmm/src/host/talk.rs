@@ -12,12 +12,15 @@ use tokio::time::timeout;
 
 use crate::control::{LINE_BYTES_MAX, Request, Response, line};
 use crate::record::CONTROL_SOCKET;
+use crate::status::StopMode;
 
-/// How long a shim may take to answer. A hard stop takes QEMU up to a second and the kernel a while to free its memory.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a shim may take to answer; it is one thread that never waits for anything else.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A hard stop is answered when it is done: QEMU gets a second to flush its disks, the kernel has memory to free.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Asks one question.
-pub async fn ask(dir: &Path, request: &Request, patience: Duration) -> io::Result<Response> {
+pub async fn ask(dir: &Path, request: &Request) -> io::Result<Response> {
     let conversation = async {
         let mut stream = connect(dir).await?;
         stream.write_all(&line(request)).await?;
@@ -25,6 +28,10 @@ pub async fn ask(dir: &Path, request: &Request, patience: Duration) -> io::Resul
         let mut reader = BufReader::new((&mut stream).take(LINE_BYTES_MAX as u64));
         reader.read_line(&mut answer).await?;
         serde_json::from_str(&answer).map_err(|_| io::Error::other("the shim hung up"))
+    };
+    let patience = match request {
+        Request::Stop(StopMode::Kill) => STOP_PATIENCE,
+        _ => PATIENCE,
     };
     timeout(patience, conversation)
         .await

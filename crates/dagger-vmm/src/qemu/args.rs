@@ -28,6 +28,7 @@ const TCG_CACHE_MIB: u32 = 128;
 
 /// The arguments, without the program.
 pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString> {
+    let profile = effective_profile(spec.profile, accelerator);
     let mut out: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: &str| out.extend([option.into(), value.into()]);
     add("-name", &format!("vm-{}", spec.id));
@@ -37,7 +38,7 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString>
     );
     add("-msg", "timestamp=on");
     add("-display", "none");
-    add("-machine", machine(spec.profile));
+    add("-machine", machine(profile));
     match accelerator {
         Accelerator::Kvm => {
             add("-accel", "kvm");
@@ -63,17 +64,14 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString>
     add("-chardev", "socket,id=console,fd=1");
     add("-serial", "chardev:console");
     add("-object", "rng-builtin,id=entropy");
-    add(
-        "-device",
-        &device(spec.profile, "virtio-rng", "rng=entropy"),
-    );
-    disks(spec, &mut add);
+    add("-device", &device(profile, "virtio-rng", "rng=entropy"));
+    disks(spec, profile, &mut add);
     // `restrict` keeps the guest off everything but the ports forwarded to it: no host, no private network, no internet.
     add(
         "-netdev",
         "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
     );
-    let no_rom = if spec.profile == Profile::Q35 {
+    let no_rom = if profile == Profile::Q35 {
         ",romfile="
     } else {
         ""
@@ -81,17 +79,26 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString>
     add(
         "-device",
         &device(
-            spec.profile,
+            profile,
             "virtio-net",
             &format!("netdev=net,mac={}{no_rom}", mac_address(spec)),
         ),
     );
-    if spec.profile == Profile::Q35 {
+    if profile == Profile::Q35 {
         add("-device", "pvpanic-pci");
     }
     out.extend(["-nodefaults".into(), "-no-user-config".into()]);
     boot(&spec.boot, &mut out);
     out
+}
+
+/// microvm has only hardware-reduced ACPI and so, without KVM's clock, no timer that a stock kernel could calibrate its
+/// own against: it hangs there. Emulated guests get q35; their devices are virtio either way.
+fn effective_profile(asked: Profile, accelerator: Accelerator) -> Profile {
+    match accelerator {
+        Accelerator::Kvm => asked,
+        Accelerator::Tcg => Profile::Q35,
+    }
 }
 
 fn machine(profile: Profile) -> &'static str {
@@ -111,7 +118,7 @@ fn device(profile: Profile, name: &str, rest: &str) -> String {
     format!("{name}-{transport},{rest}")
 }
 
-fn disks(spec: &InstanceSpec, add: &mut impl FnMut(&str, &str)) {
+fn disks(spec: &InstanceSpec, profile: Profile, add: &mut impl FnMut(&str, &str)) {
     let mut disk = json!({
         "node-name": "disk", "driver": "qcow2", "discard": "unmap",
         "file": { "driver": "file", "filename": DISK_FILE, "discard": "unmap" },
@@ -134,14 +141,14 @@ fn disks(spec: &InstanceSpec, add: &mut impl FnMut(&str, &str)) {
     add(
         "-device",
         &device(
-            spec.profile,
+            profile,
             "virtio-blk",
             &format!("drive=disk,serial=disk{boot_index}"),
         ),
     );
     add(
         "-device",
-        &device(spec.profile, "virtio-blk", "drive=seed,serial=seed"),
+        &device(profile, "virtio-blk", "drive=seed,serial=seed"),
     );
 }
 

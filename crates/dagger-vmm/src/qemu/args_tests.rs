@@ -12,10 +12,14 @@ fn line(spec: &InstanceSpec, accelerator: Accelerator) -> String {
 
 #[test]
 fn every_guest_is_sandboxed_restricted_and_without_defaults() {
-    for profile in [Profile::Q35, Profile::Microvm] {
+    for (profile, accelerator) in [
+        (Profile::Q35, Accelerator::Tcg),
+        (Profile::Q35, Accelerator::Kvm),
+        (Profile::Microvm, Accelerator::Kvm),
+    ] {
         let mut spec = spec();
         spec.profile = profile;
-        let line = line(&spec, Accelerator::Tcg);
+        let line = line(&spec, accelerator);
         for wanted in [
             "-nodefaults",
             "-no-user-config",
@@ -27,6 +31,14 @@ fn every_guest_is_sandboxed_restricted_and_without_defaults() {
             assert!(line.contains(wanted), "{wanted} in {line}");
         }
     }
+}
+
+#[test]
+fn an_emulated_microvm_is_a_q35() {
+    let mut spec = spec();
+    spec.profile = Profile::Microvm;
+    assert!(line(&spec, Accelerator::Kvm).contains("-machine microvm,acpi=on"));
+    assert!(line(&spec, Accelerator::Tcg).contains("-machine q35"));
 }
 
 #[test]

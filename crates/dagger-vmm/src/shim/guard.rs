@@ -73,6 +73,10 @@ impl Guard {
     /// QEMU was started; on trial, it must show life within [`TRIAL_MS`].
     pub fn started(&mut self, now: u64, on_trial: bool) {
         self.trial_ends = on_trial.then_some(now + TRIAL_MS);
+        if self.reason.is_none() {
+            // What was due to the QEMU before this one (its accelerator failed) is not due to this one.
+            self.kill_at = None;
+        }
         self.ping_at = Some(now + PING_MS);
     }
 

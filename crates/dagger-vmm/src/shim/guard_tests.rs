@@ -86,6 +86,16 @@ fn a_trial_without_life_is_over_after_its_time() {
 }
 
 #[test]
+fn what_was_due_to_a_failed_qemu_does_not_hit_the_next() {
+    let mut guard = Guard::new(None);
+    guard.started(0, true);
+    guard.close(100);
+    guard.end_trial();
+    guard.started(200, false);
+    assert!(guard.due(5_000).is_empty());
+}
+
+#[test]
 fn every_end_has_its_code() {
     let judged = |ending: Ending| judge(&ending).0;
     let shutdown = |reason: &str| Ending {

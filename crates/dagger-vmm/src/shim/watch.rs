@@ -458,7 +458,11 @@ impl Watch {
         {
             self.fall_back(reason);
         } else if self.guard.on_trial() && self.guard.stopping().is_none() {
-            self.fall_back(&format!("QEMU {}: {complaints}", process::describe(exit)));
+            let complaint = complaints.lines().next().unwrap_or_default();
+            self.fall_back(&format!(
+                "QEMU was {}: {complaint}",
+                process::describe(exit)
+            ));
         } else {
             let (code, text) = judge(&self.ending(&running, exit, complaints));
             self.end(code, text);
