@@ -87,6 +87,19 @@ impl Disk {
         }
     }
 
+    /// Someone restores an old copy: only the first `records` records are there, as if nothing had come after.
+    pub fn roll_back(&mut self, records: usize) {
+        let mut position = 0;
+        for _ in 0..records {
+            match self.record_at(position) {
+                Some((_, next)) => position = next,
+                None => break,
+            }
+        }
+        self.bytes.truncate(position);
+        self.synced = position;
+    }
+
     /// Reads the log back after a crash: every whole record up to the first torn one. The rest is cut off, and what
     /// remains counts as synced.
     pub fn recover(&mut self) -> Vec<Vec<u8>> {

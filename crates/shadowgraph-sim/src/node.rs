@@ -198,6 +198,13 @@ impl Node {
         self.disk.crash(kind, rng);
     }
 
+    /// Someone puts an old copy of the disk in place of the disk of a node that is down.
+    pub fn roll_back(&mut self, permille: u32) {
+        assert!(!self.is_up(), "a disk is replaced while the node is down");
+        self.disk
+            .roll_back(self.disk.records() * permille as usize / 1000);
+    }
+
     /// Gives the replica an input, and carries out what follows.
     pub fn handle(&mut self, now_us: u64, input: Input) -> Vec<Effect> {
         let now_ms = self.now_ms(now_us);

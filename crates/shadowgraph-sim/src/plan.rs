@@ -11,6 +11,8 @@ use crate::network::{Latency, LinkFaults};
 pub enum Action {
     /// The node goes down. It stays down until a `Restart` or the end of the chaos phase.
     Crash(usize, CrashKind),
+    /// The node goes down, and its disk is replaced by an earlier state of itself: so many permille of its records.
+    RollBack(usize, u32),
     /// All nodes go down at once.
     CrashAll(CrashKind),
     /// The node comes back with what its disk kept.
@@ -78,6 +80,9 @@ pub struct Plan {
     pub actions: Vec<(u64, Action)>,
     /// Byzantine members and what they do.
     pub adversaries: Vec<(usize, Vec<Behaviour>)>,
+    /// Honest members whose disks are rolled back in the course of the run. They count as faulty: they may stop for good, but
+    /// must not sign twice.
+    pub amnesiacs: Vec<usize>,
     /// Parameters of every replica.
     pub parameters: Parameters,
     /// What this run must show beyond the checks that every run must pass.
@@ -118,6 +123,7 @@ impl Plan {
             sync_us: 500,
             actions: Vec::new(),
             adversaries: Vec::new(),
+            amnesiacs: Vec::new(),
             parameters: Parameters::default(),
             expect: Expect::default(),
         }
@@ -149,6 +155,11 @@ impl Plan {
     /// Whether the node keeps to the rules.
     pub fn is_honest(&self, node: usize) -> bool {
         self.behaviours(node).is_empty()
+    }
+
+    /// Whether the node keeps to the rules and its disk, so that it must come to commit everything.
+    pub fn is_correct(&self, node: usize) -> bool {
+        self.is_honest(node) && !self.amnesiacs.contains(&node)
     }
 
     /// The nodes that keep to the rules.

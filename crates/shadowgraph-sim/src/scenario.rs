@@ -49,6 +49,7 @@ scenarios! {
     "slow-node", "one node is slow in everything it does", slow_node;
     "skew", "clocks are wrong and drift", skew;
     "idle", "bursts of load between long silences", idle;
+    "amnesia", "a member's disk is lost, or an old copy of it restored", amnesia;
     "catch-up", "a node returns long after its rounds were collected", catch_up;
     "no-quorum", "a long time without a quorum, under load", no_quorum;
     "equivocator", "a member signs two events a round and sends both to all", |rng| byzantine(rng, &[Behaviour::Equivocator]);
@@ -63,6 +64,7 @@ scenarios! {
     "replayer", "a member repeats what others sent", |rng| byzantine(rng, &[Behaviour::Replayer]);
     "vote-censor", "f members never cite one victim", vote_censor;
     "silent-leader", "a member is silent exactly where it leads", |rng| byzantine(rng, &[Behaviour::SilentLeader]);
+    "false-voter", "a member votes for checkpoints that never were", |rng| byzantine(rng, &[Behaviour::FalseVoter]);
     "crash-looper", "a member crashes again and again", |rng| byzantine(rng, &[Behaviour::CrashLooper]);
     "byzantine", "f members with several behaviours each", byzantine_mix;
     "round-jumps", "trap: a schedule that starves a graph with unrestricted round jumps", round_jumps;
@@ -84,6 +86,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     Behaviour::Replayer,
     Behaviour::VoteCensor { victim: 0 },
     Behaviour::SilentLeader,
+    Behaviour::FalseVoter,
 ];
 
 fn calm(rng: &mut SimRng) -> Plan {
@@ -239,6 +242,24 @@ fn idle(rng: &mut SimRng) -> Plan {
     }
     plan.expect.commits_in_chaos = true;
     plan.expect.idle_events_permille = Some(1_100);
+    plan
+}
+
+/// The rolled-back member is the one that f allows at n = 4.
+fn amnesia(rng: &mut SimRng) -> Plan {
+    let mut plan = ordinary(rng);
+    let node = rng.index(plan.members());
+    plan.amnesiacs = vec![node];
+    let at = rng.between(SECOND, plan.chaos_us * 3 / 4);
+    let permille = *rng.choose(&[0, 300, 900, 990]);
+    plan.actions.push((at, Action::RollBack(node, permille)));
+    plan.actions
+        .push((at + rng.between(0, SECOND), Action::Restart(node)));
+    if rng.chance(500) {
+        let cut = rng.index(plan.members());
+        plan.actions.push((at, Action::CutOneWay(cut, node)));
+    }
+    plan.expect.commits_in_chaos = true;
     plan
 }
 

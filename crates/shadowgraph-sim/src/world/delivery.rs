@@ -204,7 +204,11 @@ impl World {
             }
             Effect::Fault(peer, fault) => self.blamed(node, peer, &fault),
             Effect::Halt(reason) => {
-                self.check(Err(("halt", format!("n{node} halted: {reason}"))));
+                self.trace
+                    .step(now_us, node, "halt", &[], || reason.to_string());
+                if self.plan.is_correct(node) {
+                    self.check(Err(("halt", format!("n{node} halted: {reason}"))));
+                }
             }
             Effect::Broken(text) => {
                 self.check(Err(("persist before send", format!("n{node}: {text}"))))

@@ -19,8 +19,10 @@ impl World {
         self.ledger.node_started(node);
         let effects = driver.start(now_us);
         self.carry_out(node, effects);
-        let finding = self.ledger.node_recovered(node);
-        self.check(finding);
+        if self.plan.is_correct(node) {
+            let finding = self.ledger.node_recovered(node);
+            self.check(finding);
+        }
         self.trace.step(now_us, node, "started", &[], || {
             format!("{} commits recovered", self.ledger.position[node])
         });
@@ -72,6 +74,12 @@ impl World {
             .step(now_us, 0, "action", &[], || format!("{action:?}"));
         match action {
             Action::Crash(node, kind) => self.crash(node, kind),
+            Action::RollBack(node, permille) => {
+                self.crash(node, CrashKind::PowerLosingAll);
+                if let Slot::Honest(driver) = &mut self.slots[node] {
+                    driver.roll_back(permille);
+                }
+            }
             Action::CrashAll(kind) => (0..self.slots.len()).for_each(|node| self.crash(node, kind)),
             Action::Restart(node) => self.start(node),
             Action::RestartAll => (0..self.slots.len()).for_each(|node| self.start(node)),

@@ -24,7 +24,7 @@ impl World {
         let Some(checkpoint) = self.ledger.checkpoint_after(wanted) else {
             return wanted == 0;
         };
-        let mut honest = (0..self.slots.len()).filter(|node| self.plan.is_honest(*node));
+        let mut honest = (0..self.slots.len()).filter(|node| self.plan.is_correct(*node));
         self.ledger.certified >= checkpoint
             && honest.all(|node| self.ledger.position[node] >= checkpoint)
     }

@@ -369,7 +369,7 @@ impl World {
     }
 
     fn takes_transactions(&self, node: usize) -> bool {
-        self.plan.is_honest(node)
+        self.plan.is_correct(node)
             && matches!(&self.slots[node], Slot::Honest(driver) if driver.is_up())
     }
 
