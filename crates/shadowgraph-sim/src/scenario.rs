@@ -58,9 +58,11 @@ scenarios! {
     "flooder", "a member sends far more than its share", |rng| byzantine(rng, &[Behaviour::Flooder]);
     "laggard", "a member sends everything late", |rng| byzantine(rng, &[Behaviour::Laggard]);
     "ancient-parent", "a member cites parents from long ago", |rng| byzantine(rng, &[Behaviour::AncientParent]);
+    "stale-own-parent", "a member's time goes back where the evidence is just being collected", stale_own_parent;
     "future-round", "a member claims rounds that nobody has reached", |rng| byzantine(rng, &[Behaviour::FutureRound]);
     "timestamp-liar", "a member lies about the time", |rng| byzantine(rng, &[Behaviour::TimestampLiar]);
     "garbage", "a member sends bytes that mean nothing, or almost something", |rng| byzantine(rng, &[Behaviour::GarbageBytes]);
+    "impersonator", "a member signs in the name of others", |rng| byzantine(rng, &[Behaviour::Impersonator]);
     "replayer", "a member repeats what others sent", |rng| byzantine(rng, &[Behaviour::Replayer]);
     "vote-censor", "f members never cite one victim", vote_censor;
     "silent-leader", "a member is silent exactly where it leads", |rng| byzantine(rng, &[Behaviour::SilentLeader]);
@@ -83,6 +85,8 @@ const BEHAVIOURS: &[Behaviour] = &[
     Behaviour::FutureRound,
     Behaviour::TimestampLiar,
     Behaviour::GarbageBytes,
+    Behaviour::Impersonator,
+    Behaviour::StaleOwnParent { rounds: 20 },
     Behaviour::Replayer,
     Behaviour::VoteCensor { victim: 0 },
     Behaviour::SilentLeader,
@@ -308,6 +312,23 @@ fn byzantine(rng: &mut SimRng, behaviours: &[Behaviour]) -> Plan {
         |behaviour: &Behaviour| matches!(behaviour, Behaviour::Equivocator | Behaviour::SplitBrain);
     plan.expect.equivocation_proven = behaviours.iter().any(twins);
     plan.expect.commits_in_chaos = true;
+    plan
+}
+
+fn stale_own_parent(rng: &mut SimRng) -> Plan {
+    let gc_depth_rounds = rng.between(6, 20);
+    // Events are collected that many rounds below the last leader, which is three or so below the newest round.
+    let mut plan = byzantine(
+        rng,
+        &[Behaviour::StaleOwnParent {
+            rounds: gc_depth_rounds + 3,
+        }],
+    );
+    plan.parameters.gc_depth_rounds = gc_depth_rounds;
+    let late = rng.index(plan.members());
+    plan.actions
+        .push((SECOND, Action::Late(late, rng.between(10, 200) * MS)));
+    add_crashes(&mut plan, rng, 2);
     plan
 }
 

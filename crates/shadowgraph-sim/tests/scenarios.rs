@@ -50,9 +50,11 @@ scenarios! {
     flooder, "flooder", 0..4;
     laggard, "laggard", 0..8;
     ancient_parent, "ancient-parent", 0..8;
+    stale_own_parent, "stale-own-parent", 0..8;
     future_round, "future-round", 0..8;
     timestamp_liar, "timestamp-liar", 0..8;
     garbage, "garbage", 0..8;
+    impersonator, "impersonator", 0..6;
     replayer, "replayer", 0..8;
     vote_censor, "vote-censor", 0..8;
     silent_leader, "silent-leader", 0..8;

@@ -165,6 +165,40 @@ fn ancient(view: &View<'_>, creator: MemberIndex, round: u64, rng: &mut SimRng) 
     *real[rng.index(real.len().min(5))].reference()
 }
 
+/// Cites an own parent from about where events are collected, with a timestamp just below that parent's.
+pub struct StaleOwnParent {
+    pub(super) rounds: u64,
+}
+
+impl Adversary for StaleOwnParent {
+    fn draft(&mut self, view: &View<'_>, draft: &mut EventDraft, rng: &mut SimRng) {
+        let back = rng.between(self.rounds.saturating_sub(1), self.rounds + 2);
+        let round = draft.round.0.saturating_sub(back);
+        let Some(stale) = view.heard.own(round).copied() else {
+            return;
+        };
+        let me = view.seat.member;
+        let Some(event) = view.heard.event(round, me) else {
+            return;
+        };
+        let recent = draft
+            .parents
+            .iter()
+            .filter(|parent| parent.round.next() == draft.round && parent.creator.0 != me);
+        let recent: u64 = recent
+            .map(|parent| view.seat.committee.weight(parent.creator))
+            .sum();
+        if recent >= view.seat.committee.quorum_weight() && event.timestamp_ms() > 0 {
+            draft.timestamp_ms = event.timestamp_ms() - 1;
+            for parent in &mut draft.parents {
+                if parent.creator.0 == me {
+                    *parent = stale;
+                }
+            }
+        }
+    }
+}
+
 /// A reference to an event that never was.
 fn phantom(round: Round, creator: MemberIndex, rng: &mut SimRng) -> EventRef {
     let mut digest = [0; 32];
@@ -288,6 +322,46 @@ impl Adversary for Replayer {
             }
         };
         (0..20).map(|_| replay()).collect()
+    }
+}
+
+/// Signs events in the name of others, with its own key: a copy of a recent event with another payload.
+pub struct Impersonator;
+
+impl Adversary for Impersonator {
+    fn disturb(&mut self, view: &View<'_>, rng: &mut SimRng) -> Vec<Raw> {
+        let newest = view.heard.newest_round();
+        let victim = rng.index(view.seat.committee.len()) as u16;
+        let Some(event) = view
+            .heard
+            .event(newest, victim)
+            .filter(|_| victim != view.seat.member)
+        else {
+            return Vec::new();
+        };
+        let forged = EventDraft {
+            chain_id: view.seat.chain_id,
+            epoch: event.epoch(),
+            round: event.round(),
+            creator: event.creator(),
+            timestamp_ms: event.timestamp_ms(),
+            parents: event.parents().to_vec(),
+            checkpoint_votes: Vec::new(),
+            transactions: vec![Bytes::from_static(b"never submitted")],
+        };
+        let forged = forged.seal(&view.seat.key).bytes().clone();
+        // Among good ones, so that a batch has to be taken apart.
+        let bytes =
+            Message::Events(vec![event.bytes().clone(), forged, event.bytes().clone()]).encode();
+        view.seat
+            .others()
+            .into_iter()
+            .map(|to| Raw {
+                to,
+                bytes: bytes.clone(),
+                delay_us: 0,
+            })
+            .collect()
     }
 }
 

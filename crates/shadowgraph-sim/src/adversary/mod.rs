@@ -26,6 +26,12 @@ pub enum Behaviour {
     Laggard,
     /// Cites parents of long ago, some of which never existed.
     AncientParent,
+    /// Cites an own parent from about where events are collected, with a timestamp just below that parent's: whoever has
+    /// collected the parent cannot see that the time went back.
+    StaleOwnParent {
+        /// How many rounds back.
+        rounds: u64,
+    },
     /// Claims rounds that nobody has reached.
     FutureRound,
     /// Writes false timestamps: far ahead, or before its own last one.
@@ -34,6 +40,8 @@ pub enum Behaviour {
     GarbageBytes,
     /// Sends again what it has heard before.
     Replayer,
+    /// Signs events in the name of others, with its own key.
+    Impersonator,
     /// Never cites the events of one member.
     VoteCensor {
         /// Whom it censors.
@@ -111,9 +119,11 @@ impl Behaviour {
             Self::Flooder => Box::new(behaviours::Flooder),
             Self::Laggard => Box::new(behaviours::Laggard),
             Self::AncientParent => Box::new(behaviours::AncientParent),
+            Self::StaleOwnParent { rounds } => Box::new(behaviours::StaleOwnParent { rounds }),
             Self::FutureRound => Box::new(behaviours::FutureRound),
             Self::TimestampLiar => Box::new(behaviours::TimestampLiar),
             Self::GarbageBytes => Box::new(behaviours::GarbageBytes::default()),
+            Self::Impersonator => Box::new(behaviours::Impersonator),
             Self::Replayer => Box::new(behaviours::Replayer::default()),
             Self::VoteCensor { victim } => Box::new(behaviours::VoteCensor { victim }),
             Self::SilentLeader => Box::new(behaviours::SilentLeader),

@@ -84,10 +84,16 @@ impl Heard {
             .flat_map(|creators| creators.values().flatten())
     }
 
-    fn quorum_round(&self, committee: &Committee) -> u64 {
+    /// An own event of this round.
+    pub fn own(&self, round: u64) -> Option<&EventRef> {
+        self.own.get(&round)?.first()
+    }
+
+    /// The highest round with a quorum, not counting `without`.
+    fn quorum_round(&self, committee: &Committee, without: Option<u16>) -> u64 {
         let weight = |creators: &BTreeMap<u16, Vec<VerifiedEvent>>| -> u64 {
-            creators
-                .keys()
+            let counted = creators.keys().filter(|creator| Some(**creator) != without);
+            counted
                 .map(|creator| committee.weight(MemberIndex(*creator)))
                 .sum()
         };
@@ -107,6 +113,8 @@ const HONOURED_LIE_MS: u64 = 20_000;
 pub struct Puppet {
     seat: Seat,
     heard: Heard,
+    /// Its own seat, if its events have to stand on a quorum of the others.
+    without: Option<u16>,
     round: u64,
     timestamp_ms: u64,
     made: u64,
@@ -124,9 +132,12 @@ impl Puppet {
             .map(|behaviour| behaviour.adversary())
             .collect();
         let heard = Heard::default();
+        let apart = |behaviour: &Behaviour| matches!(behaviour, Behaviour::StaleOwnParent { .. });
+        let without = behaviours.iter().any(apart).then_some(seat.member);
         Self {
             seat,
             heard,
+            without,
             round: 0,
             timestamp_ms: 0,
             made: 0,
@@ -136,10 +147,13 @@ impl Puppet {
         }
     }
 
+    fn quorum_round(&self) -> u64 {
+        self.heard.quorum_round(&self.seat.committee, self.without)
+    }
+
     /// The round that it would sign for next.
     pub fn next_round(&self) -> u64 {
-        self.heard
-            .quorum_round(&self.seat.committee)
+        self.quorum_round()
             .max(self.round.min(self.heard.newest_round()))
             + 1
     }
@@ -157,7 +171,7 @@ impl Puppet {
     pub fn advance(&mut self, now_ms: u64, leads: &dyn Fn(u64) -> bool) -> Vec<Raw> {
         let mut sent = Vec::new();
         loop {
-            let round = self.heard.quorum_round(&self.seat.committee) + 1;
+            let round = self.quorum_round() + 1;
             if round <= self.round {
                 return sent;
             }

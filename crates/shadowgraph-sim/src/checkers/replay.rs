@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use shadowgraph::VerifiedEvent;
+use shadowgraph::{Commit, Decision, VerifiedEvent};
 
 use super::ledger::{Finding, Reported, ensure};
 use super::naive::{Id, NaiveCommit, NaiveGraph, Schedule, Verdict, Vertex};
@@ -91,8 +91,8 @@ fn order(
     events
 }
 
-/// The weighted median of the timestamps of the leader's parents of the round before: the least one that parents of more
-/// than half of their weight do not exceed.
+/// The weighted median of the timestamps of the leader's parents of the round before: the least one that parents of at
+/// least half of their weight do not exceed.
 fn median_ms(graph: &NaiveGraph, leader: &Id) -> u64 {
     let leader = graph
         .get(leader)
@@ -115,11 +115,59 @@ fn median_ms(graph: &NaiveGraph, leader: &Id) -> u64 {
     let mut seen = 0;
     for (stamp, weight) in stamps {
         seen += weight;
-        if 2 * seen > total {
+        if 2 * seen >= total {
             return stamp;
         }
     }
     0
+}
+
+/// Whether what a node says of how it decided follows from the events it has: `held` tells which those are.
+pub fn check_decision(
+    graph: &NaiveGraph,
+    held: &dyn Fn(&Vertex) -> bool,
+    commit: &Commit,
+) -> Finding {
+    let index = commit.index.0;
+    let Some(leader) = graph.get(&commit.leader.digest.0) else {
+        return Err((
+            "decision",
+            format!("commit {index}: nobody persisted its leader"),
+        ));
+    };
+    match &commit.decision {
+        Decision::Direct { certifiers, weight } => {
+            let mut counted = BTreeSet::new();
+            for event in graph.round(leader.round + 2).filter(|event| held(event)) {
+                if graph.is_certificate(event, leader) {
+                    counted.insert(event.creator);
+                }
+            }
+            let claimed: BTreeSet<u16> = certifiers.iter().map(|member| member.0).collect();
+            ensure!(
+                "decision",
+                graph.weight(&claimed) >= graph.quorum()
+                    && claimed.is_subset(&counted)
+                    && *weight == graph.weight(&claimed),
+                "commit {index}: certified by {counted:?}, the node says {claimed:?} of weight {weight}"
+            );
+        }
+        Decision::Indirect { anchor } => {
+            let verdict = graph.verdict_by_anchor(leader.round, leader.creator, &anchor.digest.0);
+            let follows = anchor.round.0 >= leader.round + 3
+                && verdict
+                    == Verdict::Commit {
+                        leader: leader.id,
+                        direct: false,
+                    };
+            ensure!(
+                "decision",
+                follows,
+                "commit {index} does not follow from anchor {anchor:?}: {verdict:?}"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Compares a recomputed sequence with what nodes reported: one is the beginning of the other.

@@ -1,14 +1,21 @@
 //! Messages on their way, and what nodes ask for carried out.
 
 use bytes::Bytes;
-use shadowgraph::{Commit, Input, MemberIndex, Message, Peer, PeerFault, Recipient, VerifiedEvent};
+use shadowgraph::{
+    Commit, Digest, EventRef, Input, MemberIndex, Message, Peer, PeerFault, Recipient, Round,
+    VerifiedEvent,
+};
 
 use super::{EXECUTION_US, Happening, Slot, World};
 use crate::adversary::Raw;
-use crate::checkers::ledger::LedgerChecker;
+use crate::checkers::ledger::{Finding, LedgerChecker};
+use crate::checkers::naive::Vertex;
+use crate::checkers::replay;
 use crate::node::Effect;
 use crate::queue::SECOND;
 
+/// One in so many reported decisions is recounted at once.
+const DECISIONS_CHECKED: u64 = 4;
 /// A slow node drops what it could not even begin within this time, in microseconds: its buffers are bounded.
 const BACKLOG_US: u64 = SECOND;
 
@@ -238,6 +245,9 @@ impl World {
             .step(now_us, node, "persist", &reference.digest.0, || {
                 format!("{reference:?}")
             });
+        if self.graph.get(&reference.digest.0).is_none() {
+            self.graph.insert(replay::vertex(event));
+        }
         if usize::from(event.creator().0) == node {
             self.clients.own_event(node, event, now_us);
             self.limits.own_event(node, now_us);
@@ -270,7 +280,26 @@ impl World {
             Ok(false) => {}
             Err(violation) => self.check(Err(violation)),
         }
+        if (commit.index.0 + node as u64).is_multiple_of(DECISIONS_CHECKED) {
+            let finding = self.check_decision(node, commit);
+            self.check(finding);
+        }
         self.latency(node, commit);
+    }
+
+    fn check_decision(&self, node: usize, commit: &Commit) -> Finding {
+        let Slot::Honest(driver) = &self.slots[node] else {
+            return Ok(());
+        };
+        let held = |vertex: &Vertex| {
+            let (round, creator) = (Round(vertex.round), MemberIndex(vertex.creator));
+            driver.holds(&EventRef {
+                round,
+                creator,
+                digest: Digest(vertex.id),
+            })
+        };
+        replay::check_decision(&self.graph, &held, commit)
     }
 
     /// An honest peer is never blamed.

@@ -12,6 +12,7 @@ use crate::adversary::{Behaviour, Puppet, Seat};
 use crate::checkers::clients::ClientChecker;
 use crate::checkers::ledger::{Finding, LedgerChecker};
 use crate::checkers::limits::LimitChecker;
+use crate::checkers::naive::NaiveGraph;
 use crate::checkers::schedule::{Cited, Reputation};
 use crate::network::Network;
 use crate::node::{Executed, Node};
@@ -85,6 +86,8 @@ pub struct World {
     ledger: LedgerChecker,
     clients: ClientChecker,
     limits: LimitChecker,
+    /// Every event that an honest node has persisted.
+    graph: NaiveGraph,
     /// Who leads, as the commits so far tell: for adversaries that care.
     schedule: Reputation,
     load: bool,
@@ -144,6 +147,7 @@ impl World {
             ),
             clients: ClientChecker::new(plan.expect.commit_within_rounds),
             limits: LimitChecker::new(&plan),
+            graph: NaiveGraph::new(plan.weights.clone()),
             schedule: naive_schedule(&plan),
             committee,
             queue: Queue::new(),
