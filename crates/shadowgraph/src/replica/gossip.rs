@@ -254,12 +254,21 @@ impl Replica {
             return;
         }
         match request {
+            SyncRequest::Events(events)
+                if events.iter().any(|event| !self.has_seat(event.creator)) =>
+            {
+                self.fault(from, PeerFault::Malformed);
+            }
             SyncRequest::Events(events) => self.serve_events(from, events),
             SyncRequest::After(after) if after.after.len() != self.committee().len() => {
                 self.fault(from, PeerFault::Malformed);
             }
             SyncRequest::After(after) => self.serve_after(from, after),
         }
+    }
+
+    fn has_seat(&self, seat: MemberIndex) -> bool {
+        self.committee().member(seat).is_some()
     }
 
     fn read_store(&mut self, to: Peer, wanted: SyncRequest) {
