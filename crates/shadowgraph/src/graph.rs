@@ -163,6 +163,12 @@ impl Graph {
         event.parents().iter().filter(lacking).copied().collect()
     }
 
+    /// Whether one more event of this round has a position. Distinct members' citations of twins do not add up to so many.
+    pub(crate) fn has_room(&self, round: Round) -> bool {
+        self.layer(round)
+            .is_none_or(|layer| layer.nodes.len() < usize::from(NONE))
+    }
+
     /// Inserts a complete event above the floor that is not here yet.
     pub(crate) fn insert(&mut self, event: VerifiedEvent) -> Handle {
         let reference = *event.reference();

@@ -4,12 +4,9 @@ use std::collections::VecDeque;
 
 use super::{HaltReason, Output, PeerFault, Replica};
 use crate::equivocation::EquivocationProof;
-use crate::event::VerifiedEvent;
+use crate::event::{EventRef, VerifiedEvent};
 use crate::message::Peer;
 use crate::sync::{Added, Step};
-
-/// The fewest twins of one slot that are kept if others need them. docs/protocol.md 8.4
-const TWINS_PER_SLOT_MIN: usize = 4;
 
 impl Replica {
     pub(super) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
@@ -42,7 +39,7 @@ impl Replica {
             return;
         }
         self.fetch.saw(reference.creator, reference.round);
-        if !self.admit_twin(from, &event) {
+        if !self.admit(from, &event) {
             return;
         }
         let missing = self.graph.missing(&event);
@@ -60,30 +57,33 @@ impl Replica {
         }
     }
 
-    /// Whether an event may enter although its slot is taken: only if others need it, and not too many.
-    /// docs/protocol.md 8.4
-    fn admit_twin(&mut self, from: Peer, event: &VerifiedEvent) -> bool {
-        let reference = *event.reference();
-        let Some(first) = self.graph.first(reference.round, reference.creator) else {
-            return true;
-        };
-        let first = first.event.clone();
-        let (committee, seat) = (self.committee().clone(), reference.creator);
-        if self.equivocators.insert(&committee, seat) {
-            self.output(Output::Equivocation(EquivocationProof::new(&first, event)));
-        }
-        if !self.pending.needs(&reference) {
+    /// Whether an event may enter. Whatever honest members may have cited must, or this replica could never follow them
+    /// again: what is wrong with an event only decides whether it enters unasked.
+    fn admit(&mut self, from: Peer, event: &VerifiedEvent) -> bool {
+        let clean = !self.is_twin(event) && self.time_holds(from, event);
+        (clean || self.is_needed(event.reference())) && self.graph.has_room(event.round())
+    }
+
+    /// Whether the slot has another event, in the graph or waiting; then both are proof. docs/protocol.md 8.1
+    fn is_twin(&mut self, event: &VerifiedEvent) -> bool {
+        let (round, seat) = (event.round(), event.creator());
+        let first = self.graph.first(round, seat).map(|node| &node.event);
+        let taken = first.is_some();
+        let Some(other) = first.or_else(|| self.pending.twin_of(event)).cloned() else {
             return false;
+        };
+        if self.equivocators.insert(&self.config.committee, seat) {
+            self.output(Output::Equivocation(EquivocationProof::new(&other, event)));
         }
-        let kept = self.graph.slot(reference.round, seat).count();
-        let admitted = kept < committee.len().max(TWINS_PER_SLOT_MIN);
-        if !admitted {
-            self.output(Output::PeerFault {
-                peer: from,
-                fault: PeerFault::TooManyTwins(reference),
-            });
-        }
-        admitted
+        taken
+    }
+
+    /// Whether an event waits for this one that honest members may have cited: one whose creator is not known to have
+    /// signed twins, or that is needed itself. Such a member has one event a slot, so the twins that enter are bounded
+    /// without a cap, which a culprit could fill to keep the twin out that everybody else cites. docs/protocol.md 8.4
+    fn is_needed(&self, reference: &EventRef) -> bool {
+        self.pending
+            .is_needed(reference, |seat| !self.equivocators.contains(seat))
     }
 
     /// Inserts a complete event and all that waited for it alone, and commits what can be.
@@ -93,7 +93,7 @@ impl Replica {
             let reference = *event.reference();
             let useless =
                 reference.round <= self.graph.floor() || self.graph.find(&reference).is_some();
-            if useless || !self.admit_twin(from, &event) || !self.time_holds(from, &event) {
+            if useless || !self.admit(from, &event) {
                 continue;
             }
             self.insert(now_ms, event);
@@ -105,7 +105,8 @@ impl Replica {
         }
     }
 
-    /// docs/protocol.md 2.8: below the floor the own parent's time is not known, and not asked for.
+    /// docs/protocol.md 2.8: at the floor and below the own parent's time is not known, and not asked for. So this must not
+    /// decide on validity, which would depend on how far a replica has come.
     fn time_holds(&mut self, from: Peer, event: &VerifiedEvent) -> bool {
         let own_parent = self
             .graph
@@ -113,7 +114,8 @@ impl Replica {
             .and_then(|handle| self.graph.node(handle));
         let holds =
             own_parent.is_none_or(|parent| parent.event.timestamp_ms() <= event.timestamp_ms());
-        if !holds {
+        // Whoever passes it on may not have been able to see it.
+        if !holds && from == Peer::Member(event.creator()) {
             let fault = PeerFault::TimestampBelowOwnParent(*event.reference());
             self.output(Output::PeerFault { peer: from, fault });
         }

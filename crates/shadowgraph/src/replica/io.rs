@@ -92,9 +92,6 @@ pub enum PeerFault {
     /// A request or frontier that does not fit the committee.
     #[error("a message that does not fit the committee")]
     Malformed,
-    /// More twins of one slot than are kept.
-    #[error("too many twins of one slot")]
-    TooManyTwins(EventRef),
 }
 
 /// Why a replica must not go on.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{EventRef, VerifiedEvent};
-use crate::ids::{Digest, Round};
+use crate::ids::{Digest, MemberIndex, Round};
 use crate::message::Peer;
 use crate::parameters::Parameters;
 
@@ -50,6 +50,8 @@ pub(crate) struct Pending {
     lacking: BTreeMap<EventRef, Lacking>,
     due: BTreeSet<(u64, EventRef)>,
     shares: BTreeMap<Peer, Share>,
+    /// The waiting events by slot.
+    slots: BTreeSet<(Round, MemberIndex, Digest)>,
     events_max: usize,
     bytes_max: usize,
     delay_ms: u64,
@@ -63,6 +65,7 @@ impl Pending {
             lacking: BTreeMap::new(),
             due: BTreeSet::new(),
             shares: BTreeMap::new(),
+            slots: BTreeSet::new(),
             events_max: parameters.pending_events_per_peer_max,
             bytes_max: parameters.pending_bytes_per_peer_max,
             delay_ms: parameters.pull_delay_ms,
@@ -78,9 +81,42 @@ impl Pending {
         self.events.contains_key(digest)
     }
 
-    /// Whether a waiting event cites this one.
-    pub(crate) fn needs(&self, reference: &EventRef) -> bool {
-        self.lacking.contains_key(reference)
+    /// Another waiting event of the same slot.
+    pub(crate) fn twin_of(&self, event: &VerifiedEvent) -> Option<&VerifiedEvent> {
+        let slot = (event.round(), event.creator());
+        let from = (slot.0, slot.1, Digest([0; 32]));
+        let of_slot = self
+            .slots
+            .range(from..)
+            .take_while(|(round, seat, _)| (*round, *seat) == slot);
+        let other = of_slot
+            .map(|(_, _, digest)| digest)
+            .find(|digest| *digest != event.digest());
+        other.map(|digest| &self.events[digest].event)
+    }
+
+    /// Whether a waiting event cites this one, by a creator that `counts`, or one that is itself needed so.
+    pub(crate) fn is_needed(
+        &self,
+        reference: &EventRef,
+        counts: impl Fn(MemberIndex) -> bool,
+    ) -> bool {
+        let (mut open, mut seen) = (vec![*reference], BTreeSet::new());
+        while let Some(needed) = open.pop() {
+            let waiting = self.lacking.get(&needed).map(|lacking| &lacking.waiting);
+            for digest in waiting
+                .into_iter()
+                .flatten()
+                .filter(|digest| seen.insert(**digest))
+            {
+                let citing = self.events[digest].event.reference();
+                if counts(citing.creator) {
+                    return true;
+                }
+                open.push(*citing);
+            }
+        }
+        false
     }
 
     /// Keeps an event until its ancestors `missing` are there.
@@ -98,6 +134,7 @@ impl Pending {
         let share = self.shares.entry(from).or_default();
         share.bytes += event.bytes().len();
         share.events.insert((event.round(), digest));
+        self.slots.insert((event.round(), event.creator(), digest));
         for ancestor in missing {
             // An ancestor that waits itself needs no asking, but its arrival is what this one waits for.
             let ask_at_ms = now_ms + self.delay_ms;
@@ -154,6 +191,8 @@ impl Pending {
             .expect("every event is in a share");
         share.bytes -= event.bytes().len();
         share.events.remove(&(event.round(), *digest));
+        self.slots
+            .remove(&(event.round(), event.creator(), *digest));
         if share.events.is_empty() {
             self.shares.remove(&waiting.from);
         }
