@@ -54,6 +54,7 @@ scenarios! {
     "no-quorum", "a long time without a quorum, under load", no_quorum;
     "equivocator", "a member signs two events a round and sends both to all", |rng| byzantine(rng, &[Behaviour::Equivocator]);
     "split-brain", "a member shows different twins to different peers", |rng| byzantine(rng, &[Behaviour::SplitBrain]);
+    "twin-stuffer", "a member fills the room for twins of the event that it hides", |rng| byzantine(rng, &[Behaviour::TwinStuffer]);
     "withholder", "a member sends its events to some only", |rng| byzantine(rng, &[Behaviour::Withholder]);
     "flooder", "a member sends far more than its share", |rng| byzantine(rng, &[Behaviour::Flooder]);
     "laggard", "a member sends everything late", |rng| byzantine(rng, &[Behaviour::Laggard]);
@@ -78,6 +79,7 @@ scenarios! {
 const BEHAVIOURS: &[Behaviour] = &[
     Behaviour::Equivocator,
     Behaviour::SplitBrain,
+    Behaviour::TwinStuffer,
     Behaviour::Withholder,
     Behaviour::Flooder,
     Behaviour::Laggard,
@@ -308,8 +310,12 @@ fn byzantine(rng: &mut SimRng, behaviours: &[Behaviour]) -> Plan {
         .into_iter()
         .map(|member| (member, behaviours.to_vec()))
         .collect();
-    let twins =
-        |behaviour: &Behaviour| matches!(behaviour, Behaviour::Equivocator | Behaviour::SplitBrain);
+    let twins = |behaviour: &Behaviour| {
+        matches!(
+            behaviour,
+            Behaviour::Equivocator | Behaviour::SplitBrain | Behaviour::TwinStuffer
+        )
+    };
     plan.expect.equivocation_proven = behaviours.iter().any(twins);
     plan.expect.commits_in_chaos = true;
     plan

@@ -53,6 +53,51 @@ impl Adversary for SplitBrain {
     }
 }
 
+/// Hides its event from one member, and stuffs that one with twins of it.
+#[derive(Default)]
+pub struct TwinStuffer {
+    hidden: Option<(Publication, usize)>,
+}
+
+impl Adversary for TwinStuffer {
+    fn publish(&mut self, view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
+        let next = publications[0].clone();
+        if let Some((hidden, victim)) = self
+            .hidden
+            .take()
+            .filter(|(p, _)| p.draft.round.next() == next.draft.round)
+        {
+            let count = view.seat.committee.len().max(4) + 2;
+            let twins: Vec<Publication> = (0..count)
+                .map(|_| Publication {
+                    to: vec![victim],
+                    delay_us: 0,
+                    ..twin(&hidden, rng)
+                })
+                .collect();
+            // First the events that cite the twins, so that all of them wait; then what they wait for.
+            let citing = twins.iter().map(|twin| {
+                let mut citing = next.clone();
+                citing.to = vec![victim];
+                for parent in &mut citing.draft.parents {
+                    if parent.creator.0 == view.seat.member {
+                        *parent = *twin.draft.seal(&view.seat.key).reference();
+                    }
+                }
+                citing
+            });
+            let stuffing: Vec<Publication> = citing.collect();
+            publications[0].to.retain(|to| *to != victim);
+            publications.extend(stuffing);
+            publications.extend(twins);
+            return;
+        }
+        let victim = *rng.choose(&view.seat.others());
+        publications[0].to.retain(|to| *to != victim);
+        self.hidden = Some((publications[0].clone(), victim));
+    }
+}
+
 /// Sends its events to some members only.
 pub struct Withholder;
 

@@ -16,6 +16,9 @@ pub use puppet::{Heard, Puppet, Seat};
 pub enum Behaviour {
     /// Signs two events for a round and sends both to everybody.
     Equivocator,
+    /// Hides its event from one member, and sends that one so many twins of it, each cited by a next event, that the true one may
+    /// find no room any more.
+    TwinStuffer,
     /// Signs two events for a round and shows each to one half of the committee.
     SplitBrain,
     /// Sends its events to some members only.
@@ -114,6 +117,7 @@ impl Behaviour {
     pub fn adversary(self) -> Box<dyn Adversary> {
         match self {
             Self::Equivocator => Box::new(behaviours::Equivocator),
+            Self::TwinStuffer => Box::new(behaviours::TwinStuffer::default()),
             Self::SplitBrain => Box::new(behaviours::SplitBrain),
             Self::Withholder => Box::new(behaviours::Withholder),
             Self::Flooder => Box::new(behaviours::Flooder),
