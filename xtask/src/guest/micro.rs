@@ -8,7 +8,7 @@ use anyhow::Context;
 
 use super::cpio::Tree;
 use super::debs::Debs;
-use super::modules::Modules;
+use super::modules::{self, Modules};
 
 /// The metapackage whose only dependency is the newest cloud kernel.
 const KERNEL_META: &str = "linux-image-cloud-amd64";
@@ -46,8 +46,10 @@ const LIBRARIES: &[&str] = &[
     "libz.so.1",
     "libnss_files.so.2",
 ];
-const CMDLINE: &str =
-    "console=ttyS0 loglevel=6 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on";
+/// What is left out at boot is what a small guest does not miss and an emulated one would wait for: self-tests of
+/// cryptography, tracing, statistics of the allocator.
+const CMDLINE: &str = "console=ttyS0 loglevel=5 panic=-1 mitigations=off cryptomgr.notests random.trust_cpu=on \
+    initcall_blacklist=crypto_kdf108_init,slab_sysfs_init,init_kprobe_trace";
 
 const RC: &str = include_str!("micro/rc");
 const SEED_AWK: &str = include_str!("micro/seed.awk");
@@ -119,6 +121,8 @@ fn stamp(debs: &Debs, packages: &[&str]) -> anyhow::Result<String> {
     for part in [
         include_str!("micro.rs"),
         include_str!("cpio.rs"),
+        include_str!("modules.rs"),
+        CMDLINE,
         RC,
         SEED_AWK,
         INITTAB,
@@ -182,12 +186,16 @@ fn tree(unpacked: &Path, kernel_version: &str) -> anyhow::Result<Tree> {
     libraries(&mut tree, unpacked)?;
     let modules =
         Modules::scan(&unpacked.join("lib/modules").join(kernel_version))?.resolve(MODULES)?;
-    let mut order = String::new();
+    let dir = format!("lib/modules/{kernel_version}");
+    tree.file(
+        &format!("{dir}/modules.dep"),
+        0o644,
+        modules::dependency_table(&modules),
+    );
     for (name, bytes) in modules {
-        tree.file(&format!("lib/modules/{name}.ko"), 0o644, bytes);
-        order.push_str(&format!("/lib/modules/{name}.ko\n"));
+        tree.file(&format!("{dir}/{name}.ko"), 0o644, bytes);
     }
-    tree.file("lib/modules/order", 0o644, order);
+    tree.file("etc/modules", 0o644, MODULES.join(" "));
     tree.link("init", "bin/busybox");
     tree.file("etc/rc", 0o755, RC);
     tree.file("etc/seed.awk", 0o644, SEED_AWK);
