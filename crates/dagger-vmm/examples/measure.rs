@@ -48,6 +48,24 @@ fn rss_kib(pid: u32) -> (u64, u64) {
     (field("Rss:"), field("Private_Dirty:"))
 }
 
+/// CPU time of a process so far, ms.
+fn cpu_ms(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or("")
+        .split_whitespace()
+        .collect();
+    let ticks = |n: usize| {
+        fields
+            .get(n)
+            .and_then(|f| f.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    (ticks(11) + ticks(12)) * 10
+}
+
 fn show(name: &str, mut values: Vec<u64>) {
     values.sort_unstable();
     let median = values[values.len() / 2];
@@ -95,6 +113,7 @@ async fn main() {
             }
             let ssh = since.elapsed().as_millis() as u64;
             let status = host.status(spec.id).await.expect("it is here");
+            let cpu = cpu_ms(status.qemu_pid.unwrap_or(0));
             let from_start = |ms: Option<u64>| ms.unwrap_or(0).saturating_sub(started_ms);
             (
                 in_care,
@@ -102,6 +121,7 @@ async fn main() {
                 from_start(status.console_first_ms),
                 ssh,
                 status,
+                cpu,
             )
         });
     }
@@ -111,6 +131,10 @@ async fn main() {
     show("in the shim's care, ms", done.iter().map(|d| d.0).collect());
     show("first console byte, ms", done.iter().map(|d| d.2).collect());
     show("ssh banner, ms", done.iter().map(|d| d.3).collect());
+    show(
+        "QEMU's CPU till ssh, ms",
+        done.iter().map(|d| d.5).collect(),
+    );
     let shims: Vec<_> = done
         .iter()
         .map(|d| rss_kib(d.4.shim_pid.unwrap_or(0)))

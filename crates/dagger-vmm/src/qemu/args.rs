@@ -36,7 +36,6 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString>
         "-sandbox",
         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
     );
-    add("-msg", "timestamp=on");
     add("-display", "none");
     add("-machine", machine(profile));
     match accelerator {
