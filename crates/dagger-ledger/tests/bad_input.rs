@@ -148,7 +148,7 @@ fn each_malformed_document_has_its_code() {
         ),
         (format!("{good} ").into_bytes(), Code::UnknownVm),
         (format!("{good}x").into_bytes(), Code::Malformed),
-        (good[..good.len() - 1].as_bytes().to_vec(), Code::Malformed),
+        (good.as_bytes()[..good.len() - 1].to_vec(), Code::Malformed),
         (good.replace("web", "w\u{1}b").into_bytes(), Code::Malformed),
         (
             [&good.as_bytes()[..20], &[0xff], &good.as_bytes()[20..]].concat(),
