@@ -98,7 +98,8 @@ impl Workshop {
             collect(&mut replica, &mut commits, &mut asked);
         }
         // A twin is taken only when something cites it: the follower asks for it again.
-        for _ in 0..SERVED_STEPS {
+        let steps = if has_twins(arrival) { SERVED_STEPS } else { 0 };
+        for _ in 0..steps {
             for (to, request) in std::mem::take(&mut asked) {
                 let events = arrival
                     .iter()
@@ -152,14 +153,10 @@ impl Workshop {
             })
             .collect();
         // A twin that nobody cites does not enter the library's graph: at the very top its vote may be lacking.
-        let slots: BTreeSet<_> = arrival
-            .iter()
-            .map(|event| (event.round(), event.creator()))
-            .collect();
-        let lacking = if slots.len() == arrival.len() {
-            0
-        } else {
+        let lacking = if has_twins(arrival) {
             of_naive.len() / 4
+        } else {
+            0
         };
         let enough =
             of_library.len() + lacking >= of_naive.len() && of_library.len() <= of_naive.len();
@@ -190,6 +187,14 @@ fn collect(replica: &mut Replica, commits: &mut Vec<Commit>, asked: &mut Vec<(Pe
             _ => {}
         }
     }
+}
+
+fn has_twins(events: &[VerifiedEvent]) -> bool {
+    let slots: BTreeSet<_> = events
+        .iter()
+        .map(|event| (event.round(), event.creator()))
+        .collect();
+    slots.len() < events.len()
 }
 
 fn wants(request: &SyncRequest, reference: &EventRef) -> bool {
