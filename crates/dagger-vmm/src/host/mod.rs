@@ -38,7 +38,11 @@ const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a killed shim's lock may stay held (QEMU's memory is given back meanwhile).
 const DEATH_PATIENCE: Duration = Duration::from_secs(20);
 /// How long an ssh server may take to show its banner.
-const BANNER_PATIENCE: Duration = Duration::from_millis(500);
+const BANNER_PATIENCE: Duration = Duration::from_secs(3);
+/// A connection made before the guest had a network is answered late or never: another is tried beside it this often.
+const BANNER_RETRY: Duration = Duration::from_secs(1);
+/// A guest that refuses has a network and will have a server soon.
+const REFUSED_RETRY: Duration = Duration::from_millis(50);
 
 /// The instances of one data directory. Cheap to clone.
 #[derive(Clone)]
@@ -403,15 +407,29 @@ impl Host {
         }
     }
 
-    /// Whether the guest's ssh server answers (its banner was read within half a second).
+    /// Whether the guest's ssh server answers: its banner was read on one of a few connections within three seconds.
     pub async fn ssh_answers(&self, id: InstanceId) -> bool {
-        let read = async {
-            let mut stream = self.dial(id, 22).await.ok()?;
-            let mut banner = [0; 4];
-            stream.read_exact(&mut banner).await.ok()?;
-            (&banner == b"SSH-").then_some(())
+        let mut attempts = JoinSet::new();
+        let asked = async {
+            loop {
+                let host = self.clone();
+                attempts.spawn(async move { host.reads_banner(id).await });
+                match timeout(BANNER_RETRY, attempts.join_next()).await {
+                    Ok(Some(Ok(Some(true)))) => return true,
+                    Ok(Some(Ok(None))) => return false,
+                    Ok(_) => sleep(REFUSED_RETRY).await,
+                    Err(_) => {}
+                }
+            }
         };
-        matches!(timeout(BANNER_PATIENCE, read).await, Ok(Some(())))
+        timeout(BANNER_PATIENCE, asked).await.unwrap_or(false)
+    }
+
+    /// None: the instance cannot be dialled at all.
+    async fn reads_banner(&self, id: InstanceId) -> Option<bool> {
+        let mut stream = self.dial(id, 22).await.ok()?;
+        let mut banner = [0; 4];
+        Some(stream.read_exact(&mut banner).await.is_ok() && &banner == b"SSH-")
     }
 
     /// The newest part of the guest's serial output (bounded; an older part may stand beside it with the suffix `.1`).

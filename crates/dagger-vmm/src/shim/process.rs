@@ -6,15 +6,19 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, getppid};
 
 use crate::qemu::args::arguments;
 use crate::record::{Launch, Lock};
 use crate::spec::Accelerator;
+
+/// Guests give way to the daemon and the shims.
+const NICENESS: i32 = 5;
 
 /// A started QEMU and the shim's ends of its channels.
 pub struct Spawned {
@@ -45,7 +49,7 @@ pub fn spawn(launch: &Launch, accelerator: Accelerator, lock: &Lock) -> io::Resu
     let stderr = child.stderr.take().expect("it was asked for");
     qmp.set_nonblocking(true)?;
     console.set_nonblocking(true)?;
-    fcntl(&stderr, FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+    fcntl(&stderr, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     Ok(Spawned {
         child,
         qmp,
@@ -66,6 +70,7 @@ fn confine(command: &mut Command, lock_fd: i32, shim: Pid) {
         }
         prctl::set_no_new_privs()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        step_back();
         // SAFETY: the descriptor belongs to the shim's `Lock`, which outlives the child's start; this copy of it is the
         // child's own and is only borrowed here.
         let lock = unsafe { std::os::fd::BorrowedFd::borrow_raw(lock_fd) };
@@ -77,6 +82,17 @@ fn confine(command: &mut Command, lock_fd: i32, shim: Pid) {
     unsafe {
         command.pre_exec(between_fork_and_exec);
     }
+}
+
+/// The daemon goes before guests: they are the first to be killed for lack of memory, and run when it does not.
+/// Not being allowed to is no reason not to start. Only system calls, no allocation: this runs between fork and exec.
+#[allow(unsafe_code)]
+fn step_back() {
+    if let Ok(file) = open("/proc/self/oom_score_adj", OFlag::O_WRONLY, Mode::empty()) {
+        let _ = nix::unistd::write(&file, b"500");
+    }
+    // SAFETY: takes and touches no memory.
+    let _ = unsafe { nix::libc::setpriority(nix::libc::PRIO_PROCESS, 0, NICENESS) };
 }
 
 /// How QEMU ended, for people.
