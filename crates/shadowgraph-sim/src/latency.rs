@@ -61,7 +61,7 @@ fn plan(row: Row, members: usize, quick: bool) -> Plan {
         Links::Uniform(DELAY_US)
     };
     plan.sync_us = 0;
-    plan.chaos_us = if quick { 20 } else { 40 } * SECOND;
+    plan.chaos_us = if quick || members >= 50 { 20 } else { 40 } * SECOND;
     plan.load.every_us = 17_300 / members as u64 * 4;
     if row == Row::Crashed {
         // Spread over the seats, so that no run of leaders is hit harder than another.

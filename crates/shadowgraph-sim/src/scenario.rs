@@ -62,6 +62,7 @@ scenarios! {
     "stale-own-parent", "a member's time goes back where the evidence is just being collected", stale_own_parent;
     "future-round", "a member claims rounds that nobody has reached", |rng| byzantine(rng, &[Behaviour::FutureRound]);
     "timestamp-liar", "a member lies about the time", |rng| byzantine(rng, &[Behaviour::TimestampLiar]);
+    "boaster", "a member's messages hold the most extreme numbers", |rng| byzantine(rng, &[Behaviour::Boaster, Behaviour::FutureRound]);
     "garbage", "a member sends bytes that mean nothing, or almost something", |rng| byzantine(rng, &[Behaviour::GarbageBytes]);
     "impersonator", "a member signs in the name of others", |rng| byzantine(rng, &[Behaviour::Impersonator]);
     "replayer", "a member repeats what others sent", |rng| byzantine(rng, &[Behaviour::Replayer]);
@@ -86,6 +87,7 @@ const BEHAVIOURS: &[Behaviour] = &[
     Behaviour::AncientParent,
     Behaviour::FutureRound,
     Behaviour::TimestampLiar,
+    Behaviour::Boaster,
     Behaviour::GarbageBytes,
     Behaviour::Impersonator,
     Behaviour::StaleOwnParent { rounds: 20 },

@@ -54,6 +54,7 @@ scenarios! {
     stale_own_parent, "stale-own-parent", 0..3;
     future_round, "future-round", 0..3;
     timestamp_liar, "timestamp-liar", 0..3;
+    boaster, "boaster", 0..3;
     garbage, "garbage", 0..3;
     impersonator, "impersonator", 0..2;
     replayer, "replayer", 0..3;

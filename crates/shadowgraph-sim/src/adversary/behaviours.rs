@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use shadowgraph::{
-    Checkpoint, CommitIndex, Digest, EventDraft, EventRef, MemberIndex, Message, Round,
-    VerifiedEvent,
+    After, Checkpoint, CommitIndex, Digest, EventDraft, EventRef, Exchange, Frontier, MemberIndex,
+    Message, Round, SyncRequest, VerifiedEvent, Wake,
 };
 
 use super::{Adversary, Publication, Raw, View};
@@ -261,8 +261,8 @@ pub struct FutureRound;
 impl Adversary for FutureRound {
     fn publish(&mut self, view: &View<'_>, publications: &mut Vec<Publication>, rng: &mut SimRng) {
         let mut ahead = publications[0].clone();
-        let jump = *rng.choose(&[1, 2, 10, 1_000, u64::MAX / 2]);
-        ahead.draft.round = Round(ahead.draft.round.0 + jump);
+        let jump = *rng.choose(&[1, 2, 10, 1_000, u64::MAX / 2, u64::MAX - 1, u64::MAX]);
+        ahead.draft.round = Round(ahead.draft.round.0.saturating_add(jump));
         let below = Round(ahead.draft.round.0 - 1);
         let own = ahead
             .draft
@@ -295,6 +295,56 @@ impl Adversary for TimestampLiar {
             10..60 => draft.timestamp_ms.saturating_add(rng.between(1, 10_000)),
             _ => draft.timestamp_ms,
         };
+    }
+}
+
+/// Claims to hold everything there could ever be, and asks for it.
+pub struct Boaster;
+
+impl Adversary for Boaster {
+    fn disturb(&mut self, view: &View<'_>, rng: &mut SimRng) -> Vec<Raw> {
+        let epoch = view.seat.committee.epoch();
+        let members = view.seat.committee.len();
+        let extreme =
+            |rng: &mut SimRng| Round(*rng.choose(&[0, 1, 1 << 40, u64::MAX - 1, u64::MAX]));
+        let mut sent = Vec::new();
+        for to in view.seat.others() {
+            let rounds: Vec<Round> = (0..members).map(|_| extreme(rng)).collect();
+            let (round, creator) = (
+                extreme(rng),
+                MemberIndex(rng.between(0, members as u64) as u16),
+            );
+            let message = match rng.between(0, 4) {
+                0 => Message::Frontier(Frontier {
+                    epoch,
+                    exchange: *rng.choose(&[
+                        Exchange::Ask(u64::MAX),
+                        Exchange::Answer(u64::MAX),
+                        Exchange::Answer(0),
+                    ]),
+                    floor: extreme(rng),
+                    commit: CommitIndex(extreme(rng).0),
+                    highest: rounds,
+                }),
+                1 => Message::Wake(Wake {
+                    epoch,
+                    round: extreme(rng),
+                }),
+                2 => Message::Request(SyncRequest::After(After {
+                    from: extreme(rng),
+                    to: extreme(rng),
+                    after: rounds,
+                })),
+                3 => Message::Request(SyncRequest::Events(vec![phantom(round, creator, rng); 3])),
+                _ => Message::Events(Vec::new()),
+            };
+            sent.push(Raw {
+                to,
+                bytes: message.encode(),
+                delay_us: 0,
+            });
+        }
+        sent
     }
 }
 

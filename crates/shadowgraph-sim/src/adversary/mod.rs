@@ -39,6 +39,8 @@ pub enum Behaviour {
     FutureRound,
     /// Writes false timestamps: far ahead, or before its own last one.
     TimestampLiar,
+    /// Claims to hold everything there could ever be, and asks for it: every number in its messages is extreme.
+    Boaster,
     /// Sends random bytes and damaged messages.
     GarbageBytes,
     /// Sends again what it has heard before.
@@ -126,6 +128,7 @@ impl Behaviour {
             Self::StaleOwnParent { rounds } => Box::new(behaviours::StaleOwnParent { rounds }),
             Self::FutureRound => Box::new(behaviours::FutureRound),
             Self::TimestampLiar => Box::new(behaviours::TimestampLiar),
+            Self::Boaster => Box::new(behaviours::Boaster),
             Self::GarbageBytes => Box::new(behaviours::GarbageBytes::default()),
             Self::Impersonator => Box::new(behaviours::Impersonator),
             Self::Replayer => Box::new(behaviours::Replayer::default()),

@@ -50,7 +50,9 @@ pub struct Heard {
 impl Heard {
     fn add(&mut self, event: VerifiedEvent) {
         let newest = self.newest_round();
-        if event.round().0 + WINDOW < newest {
+        let round = event.round().0;
+        // Others' claims to far-off rounds must not make it deaf for the present.
+        if newest.saturating_sub(round) > WINDOW || round.saturating_sub(newest) > WINDOW {
             return;
         }
         let twins = self
@@ -241,7 +243,9 @@ impl Puppet {
                 bytes: bytes.clone(),
                 delay_us,
             }));
-            if let Some(verified) = verify_own(event, &self.seat) {
+            if let Some(verified) =
+                verify_own(event, &self.seat).filter(|event| event.round().0 == round)
+            {
                 self.heard.add(verified);
             }
         }
