@@ -23,7 +23,11 @@ mod steps;
 #[cfg(test)]
 mod agent_tests;
 #[cfg(test)]
+mod agent_world;
+#[cfg(test)]
 mod plan_tests;
+#[cfg(test)]
+mod plan_world;
 
 use std::{io, path::PathBuf};
 
