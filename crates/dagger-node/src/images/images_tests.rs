@@ -431,3 +431,40 @@ async fn a_reopened_store_hashes_again_and_serves_at_once() {
     }
     assert!(images.ensure(digest, size, vec![]).await.is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn upkeep_frees_what_nobody_published_and_heals_what_rotted() {
+    let (a, b) = (peer().await, peer().await);
+    let data = noise(100_000, 30);
+    let (digest, size) = add(&a, &data).await;
+    add(&b, &data).await;
+    let (forgotten, _) = add(&a, &noise(1_000, 31)).await;
+    let named = HashMap::from([(digest, size)]);
+    a.images
+        .unprotect_uploads(&named, Duration::from_secs(3600))
+        .unwrap();
+    assert_eq!(a.images.pinned_bytes().unwrap(), 101_000);
+    a.images.unprotect_uploads(&named, Duration::ZERO).unwrap();
+    assert_eq!(a.images.pinned_bytes().unwrap(), 100_000);
+    assert!(a.images.has(forgotten), "it goes only when room is needed");
+    let path = a.images.path(digest);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 5).unwrap();
+    let mut rotten = Vec::new();
+    for turn in 0..2 {
+        rotten.extend(
+            a.images
+                .scrub_one(turn, &named, vec![b.addr.clone()])
+                .await
+                .unwrap(),
+        );
+    }
+    assert_eq!(rotten, [digest]);
+    assert_eq!(std::fs::read(&path).unwrap(), data);
+    assert_eq!(
+        a.images.pinned_bytes().unwrap(),
+        100_000,
+        "it is still protected"
+    );
+}

@@ -13,6 +13,7 @@ mod error;
 mod fetch;
 mod part;
 mod serve;
+mod upkeep;
 
 #[cfg(test)]
 mod images_tests;
@@ -249,20 +250,6 @@ impl Images {
     /// Declares which digests VMs of this node boot from: they are never evicted.
     pub fn set_in_use(&self, digests: HashSet<[u8; 32]>) {
         self.state().in_use = digests;
-    }
-
-    /// Hashes every complete blob again and drops the ones that rotted; the next `ensure` fetches them
-    /// anew. Returns the dropped digests.
-    pub async fn scrub(&self) -> Result<Vec<[u8; 32]>, ImageError> {
-        let mut dropped = Vec::new();
-        for (digest, _) in cache::list(&self.files())? {
-            let _guard = self.lock(digest).await;
-            self.state().verified.remove(&digest);
-            if self.has(digest) && self.verified_or_dropped(digest).await?.is_none() {
-                dropped.push(digest);
-            }
-        }
-        Ok(dropped)
     }
 
     /// Closes the index. Call once, when the node stops.
