@@ -147,6 +147,7 @@ impl Node {
         if let Some(host) = host {
             node.start_host(host);
         }
+        node.start_upkeep();
         if let Some(listener) = listener {
             node.serve_api(listener);
         }
@@ -184,6 +185,20 @@ impl Node {
                 tracing::error!(%error, "the API stopped");
             }
         });
+    }
+
+    /// The image store's slow chores, for the blobs that the ledger's images name.
+    fn start_upkeep(&self) {
+        let (ledger, nodes) = (self.handle.clone(), self.handle.clone());
+        let named = move || {
+            ledger.read(|ledger| {
+                let images = ledger.images().filter(|image| !image.retired);
+                let blobs = images.flat_map(|image| image.manifest.blobs());
+                blobs.map(|blob| (blob.digest.0, blob.size_bytes)).collect()
+            })
+        };
+        let providers = move || crate::host::blob_providers(&nodes);
+        self.spawn(self.images.clone().upkeep(named, providers));
     }
 
     fn start_host(&self, host: dagger_vmm::Host) {

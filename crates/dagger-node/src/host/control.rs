@@ -96,17 +96,7 @@ impl Control for NodeHandle {
     }
 
     fn providers(&self) -> Vec<EndpointAddr> {
-        let own = Key(self.node_key().verification_key().to_bytes());
-        let keys: BTreeSet<Key> = self
-            .read(node_keys)
-            .into_iter()
-            .filter(|key| *key != own)
-            .collect();
-        let mut providers: Vec<_> = keys.iter().filter_map(|key| self.addr_of(key)).collect();
-        // Hosts that fetch one image at the same time should not all ask the same node first.
-        let first = rand::rng().next_u64() as usize % providers.len().max(1);
-        providers.rotate_left(first);
-        providers
+        blob_providers(self)
     }
 
     fn node_name(&self, node: &EndpointId) -> String {
@@ -204,6 +194,22 @@ fn assigned(ledger: &Ledger, record: &VmRecord) -> Option<Assigned> {
         account,
         manifest,
     })
+}
+
+/// Nodes other than this one that may hold a blob. Hosts that fetch one image at the same time should not
+/// all ask the same node first, so each call begins elsewhere.
+pub fn blob_providers(node: &NodeHandle) -> Vec<EndpointAddr> {
+    let own = Key(node.node_key().verification_key().to_bytes());
+    let keys: BTreeSet<Key> = node
+        .read(node_keys)
+        .into_iter()
+        .filter(|key| *key != own)
+        .collect();
+    let mut providers: Vec<_> = keys.iter().filter_map(|key| node.addr_of(key)).collect();
+    // Hosts that fetch one image at the same time should not all ask the same node first.
+    let first = rand::rng().next_u64() as usize % providers.len().max(1);
+    providers.rotate_left(first);
+    providers
 }
 
 /// The keys of all nodes that the ledger knows: members' and machines'.

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{handle::NodeHandle, images::Images};
 
-pub use control::node_keys;
+pub use control::{blob_providers, node_keys};
 
 /// Runs the agent until `cancel`; VMs run on. `dir` holds what it remembers (mode 0700).
 ///
