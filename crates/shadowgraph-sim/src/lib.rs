@@ -21,6 +21,8 @@ pub mod run;
 pub mod scenario;
 pub mod shrink;
 #[cfg(test)]
+mod shrink_tests;
+#[cfg(test)]
 mod substrate_tests;
 pub mod trace;
 pub mod verifier;

@@ -310,7 +310,7 @@ fn same_commit(first: &Reported, node: usize, commit: &Commit) -> Finding {
 }
 
 /// The chained digest, written out a second time.
-fn commit_digest(commit: &Commit) -> Digest {
+pub(super) fn commit_digest(commit: &Commit) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("dagger commit v1");
     hasher.update(&commit.previous.0);
     hasher.update(&commit.index.0.to_le_bytes());

@@ -5,6 +5,8 @@
 
 pub mod clients;
 pub mod ledger;
+#[cfg(test)]
+mod ledger_tests;
 pub mod limits;
 pub mod naive;
 #[cfg(test)]
