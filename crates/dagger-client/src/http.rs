@@ -78,6 +78,9 @@ impl Client {
                 "`{api}`: only http:// is spoken; reach a distant node through a tunnel or a local proxy"
             )));
         }
+        // Another crate of the program may turn on TLS in the HTTP library, which then insists on a
+        // provider although none of its connections here use it. An error means that there is one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("dagger/", env!("CARGO_PKG_VERSION")))

@@ -21,7 +21,7 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 3 refused by the ledger, 4 no node
 
 /// A cloud of independent operators: VMs placed, moved and accounted for by their agreement.
 #[derive(Parser)]
-#[command(name = "dagger", version, after_help = AFTER_HELP, arg_required_else_help = true, propagate_version = true)]
+#[command(name = "dagger", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -68,9 +68,9 @@ pub struct Global {
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Output {
-    /// For people
+    // For people.
     Table,
-    /// For programs: one JSON document, or one a line where a command streams
+    // For programs: one document, or one a line where a command streams.
     Json,
 }
 

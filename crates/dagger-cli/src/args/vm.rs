@@ -118,6 +118,7 @@ pub struct PlacementArgs {
 }
 
 #[derive(Args, Clone, Copy)]
+#[command(next_help_heading = "Waiting")]
 pub struct WaitArgs {
     /// Wait until it is done, showing each step as it happens
     #[arg(long)]

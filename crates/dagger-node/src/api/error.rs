@@ -64,6 +64,9 @@ fn status_of(code: &str) -> StatusCode {
         "too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "bad_signature" | "unauthorised" | "unknown_signer" | "E_TOKEN_SIGNATURE"
         | "E_TOKEN_DENIED" => StatusCode::FORBIDDEN,
+        "refused" => StatusCode::FORBIDDEN,
+        "vm_not_running" => StatusCode::CONFLICT,
+        "machine_unreachable" | "guest_unreachable" => StatusCode::BAD_GATEWAY,
         "E_TOKEN_MALFORMED" | "E_TOKEN_MISSING" => StatusCode::UNAUTHORIZED,
         "name_taken"
         | "key_in_use"

@@ -9,6 +9,7 @@ mod error;
 mod reads;
 mod tail;
 mod transactions;
+mod tunnel;
 mod views;
 
 use crate::NodeHandle;
@@ -88,6 +89,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tail::commits))
         .routes(routes!(tail::tail))
         .routes(routes!(blobs::blob))
+        .routes(routes!(tunnel::tunnel))
         .merge(blobs::upload_route())
 }
 
