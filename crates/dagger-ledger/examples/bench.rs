@@ -1,4 +1,4 @@
-//! Measures the ledger on one core: `cargo run --release -p dagger-ledger --example bench [-- --quick] [-- --json]`.
+//! Measures the ledger on one core: `cargo run --release -p dagger-ledger --example bench [-- [--quick] [--json]]`.
 //!
 //! Signatures are checked elsewhere and in parallel, so transactions come in as verified bodies; they are parsed from JSON here, and
 //! the state roots of checkpoints are part of the time. Prints a table, or one JSON object a line.
@@ -460,6 +460,107 @@ impl Bench {
         );
     }
 
+    /// Proofs of VMs under the present root.
+    fn proofs(&mut self) {
+        const COUNT: u64 = 2_000;
+        let root = Digest(self.ledger.state_root());
+        let vms: Vec<(String, String)> = self
+            .ledger
+            .vms()
+            .take(COUNT as usize)
+            .map(|vm| {
+                let account = self.ledger.account(vm.account).expect("there").name.clone();
+                (account, vm.spec.name.clone())
+            })
+            .collect();
+        let start = Stopwatch::start();
+        let keys = vms
+            .into_iter()
+            .map(|(account, name)| StateKey::Vm(account, name));
+        let proofs: Vec<StateProof> = keys
+            .map(|key| self.ledger.prove(&key).expect("unchanged"))
+            .collect();
+        let made = start.elapsed().as_secs_f64() * 1e3 / COUNT as f64;
+        let start = Stopwatch::start();
+        assert!(proofs.iter().all(|proof| proof.verify(&root).is_ok()));
+        let verified = start.elapsed().as_secs_f64() * 1e3 / COUNT as f64;
+        let size = |proof: &StateProof| borsh::to_vec(proof).expect("in memory").len();
+        let largest = proofs.iter().map(size).max().unwrap_or(0);
+        self.say("proof, made", made, "ms", -1.0);
+        self.say("proof, verified", verified, "ms", -1.0);
+        self.say("proof, largest of 2,000", largest as f64, "bytes", -4_096.0);
+    }
+
+    /// Signature checks in batches of 128, beside the library's own batch on the same bytes.
+    fn signatures(&mut self) {
+        const COUNT: u64 = 2_560;
+        let seed = |i: u64| -> [u8; 32] {
+            [i as u8, (i >> 8) as u8]
+                .repeat(16)
+                .try_into()
+                .expect("32 bytes")
+        };
+        let keys: Vec<SigningKey> = (0..COUNT).map(|i| SigningKey::from(seed(i))).collect();
+        let wires: Vec<Vec<u8>> = (0..COUNT)
+            .map(|i| {
+                let key = &keys[i as usize];
+                let signer = Key(key.verification_key().to_bytes());
+                let action = Action::VmStop(VmName {
+                    vm: format!("vm-{i}"),
+                });
+                SignedTransaction::sign(self.body(signer, action), key).to_wire()
+            })
+            .collect();
+        let start = Stopwatch::start();
+        for batch in wires.chunks(128) {
+            let checked = CheckedTransaction::check_batch(&self.chain, batch);
+            assert!(checked.iter().all(|one| one.code().is_ok()));
+        }
+        let ours = start.elapsed();
+        let start = Stopwatch::start();
+        for wire in &wires {
+            CheckedTransaction::from_verified_body(&self.chain, &wire[64..]);
+        }
+        let parsing = start.elapsed();
+        let start = Stopwatch::start();
+        for batch in wires.chunks(128) {
+            let mut verifier = ed25519_consensus::batch::Verifier::new();
+            for wire in batch {
+                let transaction = Transaction::parse(&wire[64..]).expect("good");
+                let signature: [u8; 64] = wire[..64].try_into().expect("64 bytes");
+                let message = [b"dagger transaction v1\0", &wire[64..]].concat();
+                let key = ed25519_consensus::VerificationKeyBytes::from(transaction.signer.0);
+                verifier.queue((
+                    key,
+                    ed25519_consensus::Signature::from(signature),
+                    &message[..],
+                ));
+            }
+            assert!(verifier.verify(Counter(0)).is_ok());
+        }
+        let library = start.elapsed();
+        let us = |t: Duration| t.as_secs_f64() * 1e6 / COUNT as f64;
+        self.say(
+            "signature check with parsing, batches of 128",
+            us(ours),
+            "us",
+            0.0,
+        );
+        self.say(
+            "  the library's batch with the same parsing",
+            us(library),
+            "us",
+            0.0,
+        );
+        self.say("  of which parsing", us(parsing), "us", 0.0);
+        self.say(
+            "  ratio",
+            ours.as_secs_f64() / library.as_secs_f64(),
+            "x",
+            -1.1,
+        );
+    }
+
     /// Target above 0: at least; below 0: at most.
     fn say(&self, name: &str, value: f64, unit: &str, target: f64) {
         let ok = if target < 0.0 {
@@ -490,6 +591,34 @@ impl Bench {
         }
     }
 }
+
+/// Weights for the library's own batch: any numbers do for a measurement.
+struct Counter(u64);
+
+impl rand_core::RngCore for Counter {
+    fn next_u32(&mut self) -> u32 {
+        self.next_u64() as u32
+    }
+    fn next_u64(&mut self) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        self.0
+    }
+    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            let word = self.next_u64().to_le_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
+        self.fill_bytes(bytes);
+        Ok(())
+    }
+}
+
+impl rand_core::CryptoRng for Counter {}
 
 fn add(sum: &mut Spent, more: &Spent) {
     sum.parse += more.parse;
@@ -537,5 +666,7 @@ fn main() {
     bench.creates(if quick { 250_000 } else { 2_000_000 });
     bench.mixed(if quick { 5 } else { 20 });
     bench.idle();
+    bench.proofs();
+    bench.signatures();
     bench.failover(if quick { 100 } else { 1_000 });
 }

@@ -4,28 +4,25 @@ use blake3::Hasher;
 use ed25519_consensus::{Signature, VerificationKeyBytes, batch};
 use rand_core::{CryptoRng, RngCore};
 
-use crate::ids::Key;
+use crate::ids::{Digest, Key};
 
-/// A signature to be judged; holds a hash of its message, not the message.
+/// A signature to be judged; holds hashes of its message, not the message.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     item: batch::Item,
-    seed: [u8; 32],
+    seed: [u8; 128],
 }
 
 impl Claim {
-    pub(crate) fn new(key: &Key, signature: &[u8; 64], message: &[u8]) -> Self {
-        let item = batch::Item::from((
-            VerificationKeyBytes::from(key.0),
-            Signature::from(*signature),
-            message,
-        ));
-        let mut hasher = Hasher::new();
-        hasher.update(&key.0).update(signature).update(message);
-        Self {
-            item,
-            seed: *hasher.finalize().as_bytes(),
-        }
+    /// `digest` stands for the message in the batch's weights; it must be collision-free.
+    pub(crate) fn new(key: &Key, signature: &[u8; 64], message: &[u8], digest: &Digest) -> Self {
+        let key_bytes = VerificationKeyBytes::from(key.0);
+        let item = batch::Item::from((key_bytes, Signature::from(*signature), message));
+        let mut seed = [0u8; 128];
+        seed[..32].copy_from_slice(&key.0);
+        seed[32..96].copy_from_slice(signature);
+        seed[96..].copy_from_slice(&digest.0);
+        Self { item, seed }
     }
 
     pub(crate) fn verify(self) -> Result<(), ed25519_consensus::Error> {

@@ -178,8 +178,9 @@ impl CheckedTransaction {
             }
         };
         let (checked, signer) = Self::parse(chain, body);
-        let claim =
-            signer.map(|key| crate::signature::Claim::new(&key, &signature, &message(body)));
+        let claim = signer.map(|key| {
+            crate::signature::Claim::new(&key, &signature, &message(body), &checked.digest)
+        });
         (checked, claim)
     }
 
