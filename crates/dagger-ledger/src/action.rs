@@ -14,6 +14,7 @@ use crate::manifest::ImageManifest;
 pub type Labels = BTreeMap<String, String>;
 
 /// One kind of action. In JSON `{"kind": {fields}}`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(
@@ -104,6 +105,7 @@ impl Action {
 }
 
 /// See [`Action::AccountCreate`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountCreate {
@@ -114,6 +116,7 @@ pub struct AccountCreate {
 }
 
 /// See [`Action::MachineAdd`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineAdd {
@@ -135,6 +138,7 @@ pub struct MachineAdd {
 }
 
 /// See [`Action::MachineUpdate`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineUpdate {
@@ -152,6 +156,7 @@ pub struct MachineUpdate {
 }
 
 /// See [`Action::Propose`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Propose {
@@ -160,6 +165,7 @@ pub struct Propose {
 }
 
 /// What operators decide together. In JSON `{"kind": {...}}`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProposedChange {
@@ -176,6 +182,7 @@ pub enum ProposedChange {
 }
 
 /// See [`ProposedChange::OperatorAdd`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorAdd {
@@ -195,6 +202,7 @@ pub struct OperatorAdd {
 }
 
 /// An operator, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorName {
@@ -203,6 +211,7 @@ pub struct OperatorName {
 }
 
 /// See [`ProposedChange::Allocation`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorAllocation {
@@ -214,6 +223,7 @@ pub struct OperatorAllocation {
 }
 
 /// See [`ProposedChange::ProtocolVersion`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProtocolVersion {
@@ -222,6 +232,7 @@ pub struct ProtocolVersion {
 }
 
 /// The most that may be held at a time.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]
@@ -238,6 +249,7 @@ pub struct Quota {
 }
 
 /// See [`Action::Vote`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vote {
@@ -248,6 +260,7 @@ pub struct Vote {
 }
 
 /// See [`Action::AccountQuota`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountQuota {
@@ -259,6 +272,7 @@ pub struct AccountQuota {
 }
 
 /// See [`Action::AccountRotate`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountRotate {
@@ -267,6 +281,7 @@ pub struct AccountRotate {
 }
 
 /// See [`Action::KeyDelegate`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyDelegate {
@@ -282,6 +297,7 @@ pub struct KeyDelegate {
 }
 
 /// See [`Action::KeyRevoke`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyRevoke {
@@ -290,6 +306,7 @@ pub struct KeyRevoke {
 }
 
 /// See [`Action::ImageAttest`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageAttest {
@@ -300,6 +317,7 @@ pub struct ImageAttest {
 }
 
 /// A machine, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MachineName {
@@ -308,6 +326,7 @@ pub struct MachineName {
 }
 
 /// See [`Action::ImagePublish`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePublish {
@@ -318,6 +337,7 @@ pub struct ImagePublish {
 }
 
 /// An image of the signing account, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageName {
@@ -326,6 +346,7 @@ pub struct ImageName {
 }
 
 /// See [`Action::VmCreate`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmCreate {
@@ -365,6 +386,7 @@ pub struct VmCreate {
 }
 
 /// A VM of the signing account, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmName {
@@ -373,6 +395,7 @@ pub struct VmName {
 }
 
 /// See [`Action::VmRename`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmRename {
@@ -383,6 +406,7 @@ pub struct VmRename {
 }
 
 /// See [`Action::VmResize`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmResize {
@@ -397,6 +421,7 @@ pub struct VmResize {
 }
 
 /// User-data never stands in the clear on the ledger: only its digest does, and its key wrapped to the machines named.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserData {
@@ -409,6 +434,7 @@ pub struct UserData {
 }
 
 /// A content key wrapped to one machine's node key.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WrappedKey {
@@ -419,6 +445,7 @@ pub struct WrappedKey {
 }
 
 /// Architecture of a guest.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone,
     Copy,
@@ -453,6 +480,7 @@ impl Arch {
 }
 
 /// What happens to a VM whose machine is lost.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone,
     Copy,
@@ -476,6 +504,7 @@ pub enum Failover {
 }
 
 /// What a machine does with a VM when it no longer sees its lease renewed.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone,
     Copy,
@@ -499,6 +528,7 @@ pub enum OnIsolation {
 }
 
 /// Where a VM may run. Empty lists allow everything.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]
@@ -543,6 +573,7 @@ impl Placement {
 }
 
 /// See [`Action::VmReport`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VmReport {
@@ -555,6 +586,7 @@ pub struct VmReport {
 }
 
 /// What a machine says about a VM. In JSON `{"accepted": {...}}` and so on.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report {
@@ -571,6 +603,7 @@ pub enum Report {
 }
 
 /// See [`Report::Accepted`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Accepted {
@@ -579,6 +612,7 @@ pub struct Accepted {
 }
 
 /// See [`Report::Starting`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Starting {
@@ -591,6 +625,7 @@ pub struct Starting {
 }
 
 /// See [`Report::Running`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Running {
@@ -600,6 +635,7 @@ pub struct Running {
 }
 
 /// Why a VM stopped or failed.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ended {
@@ -610,6 +646,7 @@ pub struct Ended {
 }
 
 /// See [`Action::Attest`]. Machines that are named in neither list stay as they were.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Attest {

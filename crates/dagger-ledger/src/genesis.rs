@@ -12,6 +12,7 @@ use crate::json;
 pub const OPERATORS_MAX: usize = 200;
 
 /// A genesis document as people read it. `chain_id` is not part of the document: it is the digest of its exact bytes.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Genesis {
@@ -30,6 +31,7 @@ pub struct Genesis {
 }
 
 /// One operator of the genesis document.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GenesisOperator {
@@ -49,6 +51,7 @@ pub struct GenesisOperator {
 }
 
 /// What the ledger's rules read. Times in ms; all of them run on the ledger's active time, which stands still while nothing commits.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Parameters {

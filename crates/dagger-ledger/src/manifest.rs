@@ -12,6 +12,7 @@ use crate::names::check_text;
 pub const BLOB_BYTES_MAX: u64 = 1 << 40;
 
 /// What an image is made of.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageManifest {
@@ -22,6 +23,7 @@ pub struct ImageManifest {
 }
 
 /// How an image boots. In JSON `{"direct": {...}}` or `{"disk": {...}}`.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Boot {
@@ -32,6 +34,7 @@ pub enum Boot {
 }
 
 /// See [`Boot::Direct`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectBoot {
@@ -45,6 +48,7 @@ pub struct DirectBoot {
 }
 
 /// See [`Boot::Disk`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskBoot {
@@ -57,6 +61,7 @@ pub struct DiskBoot {
 }
 
 /// A content-addressed file.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]
@@ -69,6 +74,7 @@ pub struct Blob {
 }
 
 /// Format of a disk blob.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]
@@ -81,6 +87,7 @@ pub enum DiskFormat {
 }
 
 /// Firmware that boots a disk.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
 )]

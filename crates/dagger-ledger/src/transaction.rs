@@ -19,6 +19,7 @@ pub const SALT_CHARS_MAX: usize = 64;
 const SIGNATURE_CONTEXT: &[u8] = b"dagger transaction v1\0";
 
 /// The document that is signed, exactly as its bytes stand.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transaction {
