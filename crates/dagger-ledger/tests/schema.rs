@@ -1,6 +1,5 @@
-//! The checked-in JSON Schemas are what the types say. `DAGGER_WRITE_SCHEMA=1 cargo test -p dagger-ledger --features schema --test schema`
-//! writes them anew.
-#![cfg(feature = "schema")]
+//! The checked-in JSON Schemas are what the types say. `DAGGER_WRITE_SCHEMA=1 cargo test -p dagger-ledger --test
+//! schema` writes them anew.
 
 use dagger_ledger::{Genesis, Transaction};
 
