@@ -1,8 +1,11 @@
-//! How long the leaders of a round are waited for: as long as the quorum took, longer while nothing commits.
+//! How long the leaders of a round are waited for: half as long as the quorum took, longer while nothing commits.
 //! docs/protocol.md 4.4 and 4.5.
 
 use crate::ids::Round;
 
+/// The wait for leaders, in percent of the time that the quorum took. Who needs longer shall not lead: with a wait as
+/// long as the quorum's, far members keep their slots and slow all others down.
+const WAIT_PERCENT: u64 = 50;
 /// Jitter that is always allowed for, in milliseconds.
 const JITTER_MS: u64 = 5;
 /// No wait is shorter, in milliseconds.
@@ -36,7 +39,7 @@ impl Pacing {
     pub(crate) fn wait_ms(&self) -> u64 {
         let measured = self
             .quorum_ms_x8
-            .map(|x8| (x8 / 8 + JITTER_MS).max(WAIT_MIN_MS));
+            .map(|x8| (x8 / 8 * WAIT_PERCENT / 100 + JITTER_MS).max(WAIT_MIN_MS));
         let base = measured.unwrap_or(self.initial_ms);
         (base << self.doublings).min(WAIT_MAX_MS)
     }
@@ -78,16 +81,16 @@ mod tests {
         for _ in 0..50 {
             pacing.measured(40);
         }
-        assert_eq!(pacing.wait_ms(), 45);
+        assert_eq!(pacing.wait_ms(), 25);
         pacing.advanced(Round(9), Round(0));
         pacing.advanced(Round(10), Round(0));
-        assert_eq!(pacing.wait_ms(), 90);
+        assert_eq!(pacing.wait_ms(), 50);
         pacing.advanced(Round(18), Round(0));
-        assert_eq!(pacing.wait_ms(), 180);
+        assert_eq!(pacing.wait_ms(), 100);
         pacing.committed(Round(19));
-        assert_eq!(pacing.wait_ms(), 180);
+        assert_eq!(pacing.wait_ms(), 100);
         pacing.committed(Round(27));
-        assert_eq!(pacing.wait_ms(), 90);
+        assert_eq!(pacing.wait_ms(), 50);
         for round in 1..1000 {
             pacing.advanced(Round(27 + round), Round(0));
         }

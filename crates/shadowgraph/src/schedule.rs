@@ -4,8 +4,10 @@ use crate::committee::{Committee, MemberSet};
 use crate::event::VerifiedEvent;
 use crate::ids::{MemberIndex, Round};
 
-/// A member leads if its events were cited at once by this share of the events output. docs/protocol.md 4.3
-const SUPPORT_PERCENT_MIN: u64 = 60;
+/// A member leads if its score is this share of that of the best members of validity weight. docs/protocol.md 4.3
+const RELATIVE_PERCENT_MIN: u64 = 90;
+/// And if its events were cited at once by this share of the events output. docs/protocol.md 4.3
+const SUPPORT_PERCENT_MIN: u64 = 50;
 
 /// The leaders of all rounds, as far as the commits so far tell.
 #[derive(Debug)]
@@ -102,11 +104,23 @@ impl Schedule {
             seats.sort_by_key(|seat| (std::cmp::Reverse(self.support[seat.index()]), *seat));
             seats
         };
-        // docs/protocol.md 4.3: never fewer than an honest member is sure to be among.
-        let mut chosen = MemberSet::default();
+        // docs/protocol.md 4.3
+        let quorum = self.committee.quorum_weight();
+        // Measured against the best f + 1: members who cite nobody lower everybody's score alike.
+        let validity = self.committee.validity_weight();
+        let mut best = MemberSet::default();
+        let mut bar = 0;
+        for seat in &best_first {
+            if best.weight() < validity {
+                best.insert(&self.committee, *seat);
+                bar = self.support[seat.index()];
+            }
+        }
+        let mut chosen = best;
         for seat in best_first {
-            let enough = self.support[seat.index()] * 100 >= self.total * SUPPORT_PERCENT_MIN;
-            if enough || chosen.weight() < self.committee.validity_weight() {
+            let support = self.support[seat.index()] * 100;
+            let prompt = support >= bar * RELATIVE_PERCENT_MIN;
+            if prompt && support >= self.total * SUPPORT_PERCENT_MIN {
                 chosen.insert(&self.committee, seat);
             }
         }

@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::naive::{NaiveCommit, NaiveGraph, Schedule};
 
 /// The share of the output events, in percent, that must cite a member's events for it to lead.
-const SHARE_PERCENT: u64 = 60;
+const SHARE_PERCENT: u64 = 50;
+/// The share of the score of the last of the best that a leader needs, in percent.
+const NEAR_PERCENT: u64 = 90;
 
 /// What a citation count needs to know of an event.
 pub struct Cited {
@@ -85,7 +87,7 @@ impl Reputation {
         }
     }
 
-    /// The best cited members: all above the share, and in any case f + 1 by weight.
+    /// The best cited members: f + 1 by weight, and all who come near the last of those and above the share.
     fn elect(&self) -> Vec<u16> {
         let mut members: Vec<u16> = (0..self.weights.len() as u16).collect();
         members.sort_by(|a, b| {
@@ -94,10 +96,17 @@ impl Reputation {
                 .then(a.cmp(b))
         });
         let faulty = (self.weights.iter().sum::<u64>() - 1) / 3;
+        let mut reached = 0;
+        let last_of_best = members.iter().find(|member| {
+            reached += self.weights[usize::from(**member)];
+            reached > faulty
+        });
+        let bar = last_of_best.map_or(0, |member| self.support[usize::from(*member)]);
         let mut chosen = BTreeSet::new();
         let mut weight = 0;
         for member in members {
-            let cited = self.support[usize::from(member)] * 100 >= self.total * SHARE_PERCENT;
+            let percent = self.support[usize::from(member)] * 100;
+            let cited = percent >= bar * NEAR_PERCENT && percent >= self.total * SHARE_PERCENT;
             if cited || weight <= faulty {
                 chosen.insert(member);
                 weight += self.weights[usize::from(member)];
