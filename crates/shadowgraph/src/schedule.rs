@@ -105,7 +105,6 @@ impl Schedule {
             seats
         };
         // docs/protocol.md 4.3
-        let quorum = self.committee.quorum_weight();
         // Measured against the best f + 1: members who cite nobody lower everybody's score alike.
         let validity = self.committee.validity_weight();
         let mut best = MemberSet::default();
