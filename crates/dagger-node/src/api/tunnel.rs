@@ -77,17 +77,16 @@ async fn carry(
     // The directions run apart: one that waits for room must not keep the other from making it.
     let up = async {
         while let Some(Ok(message)) = from_client.next().await {
-            match message {
-                Message::Binary(bytes) if bytes.is_empty() => {
-                    return writer.shutdown().await.is_ok();
-                }
-                Message::Binary(bytes) => {
-                    if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
-                        return false;
-                    }
-                }
+            let bytes = match message {
+                Message::Binary(bytes) => bytes,
                 Message::Close(_) => return false,
-                _ => {}
+                _ => continue,
+            };
+            if bytes.is_empty() {
+                return writer.shutdown().await.is_ok();
+            }
+            if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
+                return false;
             }
         }
         false
