@@ -27,7 +27,8 @@ pub struct DevData {
         long,
         value_name = "DIR",
         default_value = "dagger-dev",
-        env = "DAGGER_DEV_DATA"
+        env = "DAGGER_DEV_DATA",
+        hide_env_values = true
     )]
     pub data: PathBuf,
 }

@@ -37,6 +37,7 @@ pub struct Global {
         long,
         value_name = "URL",
         env = "DAGGER_API",
+        hide_env_values = true,
         value_delimiter = ',',
         global = true,
         help_heading = "Global options"
@@ -47,6 +48,7 @@ pub struct Global {
         long,
         value_name = "FILE",
         env = "DAGGER_KEY",
+        hide_env_values = true,
         global = true,
         help_heading = "Global options"
     )]
@@ -59,6 +61,7 @@ pub struct Global {
         long,
         value_name = "DIR",
         env = "DAGGER_CONFIG_DIR",
+        hide_env_values = true,
         global = true,
         help_heading = "Global options"
     )]
