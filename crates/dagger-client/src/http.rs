@@ -220,7 +220,7 @@ impl Client {
     /// Whether the node holds a blob.
     pub async fn has_blob(&self, digest: &str) -> Result<bool, ClientError> {
         match self
-            .get::<BlobStored>(&format!("/v1/blobs/{}", segment(digest)))
+            .get::<BlobHeld>(&format!("/v1/blobs/{}", segment(digest)))
             .await
         {
             Ok(_) => Ok(true),

@@ -41,7 +41,7 @@ fn machine_name(ledger: &Ledger, id: MachineId) -> String {
 
 fn vm_name(ledger: &Ledger, id: VmId) -> String {
     let Some(vm) = ledger.vm(id) else {
-        return format!("vm {id}");
+        return format!("#{id}");
     };
     let account = ledger
         .account(vm.account)
@@ -153,13 +153,9 @@ pub(super) fn image(ledger: &Ledger, image: &ledger::ImageRecord) -> ImageView {
 }
 
 fn image_name(ledger: &Ledger, id: ledger::ImageId) -> String {
-    let Some(image) = ledger.image(id) else {
-        return format!("image {id}");
-    };
-    let account = ledger
-        .account(image.account)
-        .map_or("?", |account| account.name.as_str());
-    format!("{account}/{}", image.name)
+    ledger
+        .image(id)
+        .map_or_else(|| format!("image {id}"), |image| image.name.clone())
 }
 
 pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
@@ -304,7 +300,10 @@ fn verdict_reasons(verdict: &ledger::MachineVerdict) -> Vec<Reason> {
     }
     let mut reasons = vec![Reason {
         code: "spread".to_owned(),
-        text: format!("its operator holds {} of the group", verdict.spread_count),
+        text: format!(
+            "its operator holds {} VMs of the same group",
+            verdict.spread_count
+        ),
     }];
     if let Some(left) = verdict.left_memory_mib {
         reasons.push(Reason {
