@@ -301,26 +301,26 @@ fn verdict_reasons(verdict: &ledger::MachineVerdict) -> Vec<Reason> {
     let mut reasons = vec![Reason {
         code: "spread".to_owned(),
         text: format!(
-            "its operator holds {} VMs of the same group",
+            "{} VMs of its group with that operator",
             verdict.spread_count
         ),
     }];
     if let Some(left) = verdict.left_memory_mib {
         reasons.push(Reason {
             code: "left_memory".to_owned(),
-            text: format!("{left} MiB of memory would be left"),
+            text: format!("{left} MiB memory left"),
         });
     }
     if let Some(left) = verdict.left_vcpus {
         reasons.push(Reason {
             code: "left_vcpus".to_owned(),
-            text: format!("{left} processors would be left"),
+            text: format!("{left} vcpus left"),
         });
     }
     if let Some(left) = verdict.left_disk_mib {
         reasons.push(Reason {
             code: "left_disk".to_owned(),
-            text: format!("{left} MiB of disk would be left"),
+            text: format!("{left} MiB disk left"),
         });
     }
     reasons

@@ -177,5 +177,5 @@ pub fn reasons(explanation: &ExplanationView, index: usize) -> String {
         .iter()
         .map(|reason| reason.text.as_str())
         .collect();
-    texts.join("; ")
+    texts.join(", ")
 }
