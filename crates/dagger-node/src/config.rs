@@ -65,30 +65,15 @@ pub struct StoreConfig {
     /// A segment of the event log is closed once it is this large.
     #[serde(default = "default_segment_bytes")]
     pub segment_bytes: u64,
-    /// Keep every event (auditors), or prune what a certified state on disk covers.
-    #[serde(default)]
-    pub retain: Retain,
     /// Commits between two snapshots of the ledger at most.
     #[serde(default = "default_snapshot_commits")]
     pub snapshot_commits: u64,
-}
-
-/// Which events a node keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Retain {
-    /// Everything since genesis.
-    #[default]
-    All,
-    /// What recovery and peers that lag need.
-    Recent,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
             segment_bytes: default_segment_bytes(),
-            retain: Retain::default(),
             snapshot_commits: default_snapshot_commits(),
         }
     }

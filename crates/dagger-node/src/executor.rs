@@ -56,6 +56,7 @@ pub(crate) struct Executor {
     attestor: Arc<Attestor>,
     snapshots: Snapshots,
     snapshot_commit: u64,
+    saving: Option<std::thread::JoinHandle<()>>,
     own: BTreeMap<u64, Checkpoint>,
     woken_at_ms: u64,
 }
@@ -80,6 +81,7 @@ impl Executor {
             attestor,
             snapshots,
             snapshot_commit,
+            saving: None,
             own,
             woken_at_ms: 0,
         }
@@ -127,6 +129,10 @@ impl Executor {
         }
         if self.commits_since_snapshot() >= SNAPSHOT_AT_STOP_COMMITS {
             self.save_snapshot();
+        }
+        if let Some(saving) = self.saving {
+            // A panic there has been printed; the snapshot is then simply not there.
+            let _ = saving.join();
         }
     }
 
@@ -327,8 +333,12 @@ impl Executor {
             .saturating_sub(self.snapshot_commit)
     }
 
-    /// Saves the ledger as it stands. A failure costs time at the next start, nothing else.
+    /// Saves the ledger as it stands; the file is written beside execution. A failure costs time at the
+    /// next start, nothing else.
     fn save_snapshot(&mut self) {
+        if self.saving.take_if(|s| s.is_finished()).is_none() && self.saving.is_some() {
+            return;
+        }
         let started = std::time::Instant::now();
         let snapshot = {
             let ledger = self.shared.ledger.read().expect("no holder panics");
@@ -340,19 +350,19 @@ impl Executor {
             }
         };
         self.snapshot_commit = snapshot.commit;
-        match self.snapshots.save(&snapshot) {
-            Ok(()) => {
-                tracing::info!(
-                    commit = snapshot.commit,
-                    bytes = snapshot.body.len(),
-                    took_ms = started.elapsed().as_millis(),
-                    "saved the ledger"
-                );
+        let snapshots = self.snapshots.clone();
+        self.saving = Some(std::thread::spawn(move || {
+            let (commit, bytes) = (snapshot.commit, snapshot.body.len());
+            match snapshots.save(&snapshot) {
+                Ok(()) => {
+                    let took_ms = started.elapsed().as_millis();
+                    tracing::info!(commit, bytes, took_ms, "saved the ledger");
+                }
+                Err(error) => {
+                    tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
+                }
             }
-            Err(error) => {
-                tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
-            }
-        }
+        }));
     }
 
     /// A quorum has signed a checkpoint.

@@ -10,6 +10,7 @@ pub mod api;
 pub mod attest;
 pub mod clock;
 pub mod config;
+mod cores;
 pub mod data_dir;
 #[cfg(test)]
 mod data_dir_tests;
@@ -17,6 +18,7 @@ pub mod error;
 pub mod executor;
 pub mod handle;
 pub mod host;
+mod identity;
 pub mod images;
 pub mod keys;
 pub mod metrics;

@@ -155,7 +155,10 @@ impl EventLog {
             unsynced: false,
         };
         if good_bytes == 0 {
-            log.start_segment()?;
+            let mut index = log.shared.index.write().expect("no holder panics");
+            log.active = create_segment(&log.shared, &index.active)?;
+            log.written_bytes = SEGMENT_HEADER_BYTES as u64;
+            index.bytes += log.written_bytes;
         }
         Ok((log, report))
     }
@@ -258,66 +261,37 @@ impl EventLog {
         })
     }
 
-    /// Removes closed segments all of whose events are of rounds below `round`, oldest first.
-    /// Returns the bytes that were freed.
-    ///
-    /// # Errors
-    /// `E_IO`.
-    pub fn prune_below(&mut self, round: u64) -> Result<u64, NodeError> {
-        let mut freed = 0;
-        loop {
-            let mut index = self.shared.index.write().expect("no holder panics");
-            let old = index
-                .closed
-                .first()
-                .is_some_and(|c| c.rounds.as_ref().is_none_or(|r| *r.end() < round));
-            if !old {
-                return Ok(freed);
-            }
-            let segment = index.closed.remove(0).file;
-            let bytes = fs::metadata(&segment.path).map_or(0, |m| m.len());
-            let _ = fs::remove_file(segment.index_path());
-            fs::remove_file(&segment.path)
-                .map_err(|e| NodeError::io("remove", &segment.path, e))?;
-            index.bytes = index.bytes.saturating_sub(bytes);
-            freed += bytes;
-        }
-    }
-
+    /// Closes the active segment and begins the next. Without space for that the active one just grows on.
     fn rotate(&mut self) -> Result<(), NodeError> {
-        // A closed segment is complete on disk under every setting: recovery trusts its index.
         let mut index = self.shared.index.write().expect("no holder panics");
+        // A closed segment is complete on disk under every setting: recovery trusts its index.
         self.active
             .sync_all()
             .map_err(|e| NodeError::io("sync", &index.active.path, e))?;
         let places: Vec<Place> = index.active_places.values().copied().collect();
-        index.active.write_index(&places, self.written_bytes)?;
         let next = SegmentFile::new(&self.shared.dir, index.active.number + 1);
-        self.active = open_to_write(&next.path)?;
+        let begun = index
+            .active
+            .write_index(&places, self.written_bytes)
+            .and_then(|()| create_segment(&self.shared, &next));
+        self.active = match begun {
+            Ok(file) => file,
+            Err(NodeError::DiskFull { .. }) => {
+                // An empty next segment would be harmless, but its space is needed.
+                let _ = fs::remove_file(&next.path);
+                let _ = fs::remove_file(index.active.index_path());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let file = std::mem::replace(&mut index.active, next);
         index.active_places.clear();
         index.closed.push(ClosedSegment {
             rounds: rounds_of(&places),
             file,
         });
-        drop(index);
-        self.written_bytes = 0;
-        self.start_segment()
-    }
-
-    fn start_segment(&mut self) -> Result<(), NodeError> {
-        let index = self.shared.index.read().expect("no holder panics");
-        let path = index.active.path.clone();
-        let header = encode_segment_header(&self.shared.chain_id, index.active.number);
-        drop(index);
-        let sync_dir = || fs::File::open(&self.shared.dir).and_then(|d| d.sync_all());
-        self.active
-            .write_all_at(&header, 0)
-            .and_then(|()| self.active.sync_all())
-            .and_then(|()| sync_dir())
-            .map_err(|e| NodeError::io("start", &path, e))?;
+        index.bytes += SEGMENT_HEADER_BYTES as u64;
         self.written_bytes = SEGMENT_HEADER_BYTES as u64;
-        self.shared.index.write().expect("no holder panics").bytes += self.written_bytes;
         Ok(())
     }
 }
@@ -438,6 +412,17 @@ impl Iterator for Replay {
         }
         item
     }
+}
+
+/// Makes a segment that holds nothing yet, on disk with its name.
+fn create_segment(shared: &Shared, segment: &SegmentFile) -> Result<fs::File, NodeError> {
+    let file = open_to_write(&segment.path)?;
+    let header = encode_segment_header(&shared.chain_id, segment.number);
+    file.write_all_at(&header, 0)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| fs::File::open(&shared.dir)?.sync_all())
+        .map_err(|e| NodeError::io("start", &segment.path, e))?;
+    Ok(file)
 }
 
 fn open_to_write(path: &Path) -> Result<fs::File, NodeError> {

@@ -215,18 +215,3 @@ fn another_network_and_a_newer_format_are_refused() {
     );
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
-
-#[test]
-fn old_segments_are_pruned_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    fill(dir.path(), 0..100, 2000);
-    let (mut log, _) = EventLog::open(dir.path(), CHAIN, options(2000)).unwrap();
-    let before = log.bytes();
-    let freed = log.prune_below(10).unwrap();
-    assert!(freed > 0 && log.bytes() == before - freed);
-    assert!((40..100).all(|n| log.reader().get(&key(n)).unwrap().is_some()));
-    assert_eq!(log.reader().get(&key(0)).unwrap(), None);
-    drop(log);
-    let (log, _) = EventLog::open(dir.path(), CHAIN, options(2000)).unwrap();
-    assert!(replayed(&log).len() < 100);
-}

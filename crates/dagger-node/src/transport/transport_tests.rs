@@ -119,12 +119,16 @@ async fn start(
 }
 
 impl TestNode {
-    /// Goes away without a word, as a killed process does.
-    async fn vanish(self) {
+    /// Goes away; returns once its port is free again.
+    async fn vanish(self, address: SocketAddr) {
         self.stop.cancel();
-        // Dropping the router closes the endpoint; what it still says to its peers is its affair.
-        drop(self.links);
         let _ = self.router.shutdown().await;
+        self.links.close_all();
+        drop((self.links, self.router, self.endpoint));
+        until("the release of the port", || {
+            UdpSocket::bind(address).is_ok()
+        })
+        .await;
     }
 
     fn numbers(&self, from: u16) -> Vec<u64> {
@@ -252,7 +256,7 @@ async fn a_restarted_peer_is_linked_again() {
     );
     a.send(1, 1, 0);
     until("the first frame", || b.numbers(0) == [1]).await;
-    b.vanish().await;
+    b.vanish(addresses[1]).await;
     let b = start(1, &addresses, 9, 3, None).await;
     until("a link again", || {
         a.send(1, 2, 0);

@@ -122,6 +122,11 @@ impl Network {
 
     pub async fn stop(&mut self, i: usize) {
         self.nodes[i].take().unwrap().stop().await;
+        let listen = self.config(i).listen;
+        until("the release of the port", || {
+            UdpSocket::bind(listen).is_ok()
+        })
+        .await;
     }
 
     pub async fn stop_all(&mut self) {

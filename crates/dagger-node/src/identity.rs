@@ -1,0 +1,193 @@
+//! What a node is, from its files: its keys, the network's genesis, its seat, its peers.
+//!
+//! Must not live here: anything that runs.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::Path,
+    sync::{Mutex, RwLock, atomic::AtomicU64},
+};
+
+use dagger_ledger::{Genesis, Key, Ledger};
+use shadowgraph::{
+    ChainId, Committee, Config, Epoch, Member, MemberIndex, Parameters, PublicKey, SigningKey,
+};
+use tokio::sync::broadcast;
+
+use crate::{
+    clock::Clock,
+    config::NodeConfig,
+    error::NodeError,
+    handle::Shared,
+    keys::{Key as KeyFile, KeyKind},
+    metrics::Metrics,
+    replica::ReplicaHandle,
+    transactions::Transactions,
+    transport::{Links, PeerEntry},
+    tunnel,
+};
+
+/// Commits a slow stream may lag behind before it has to ask for what it missed.
+const CHANGES_KEPT: usize = 1024;
+
+/// What a node is, before any of it runs.
+pub(crate) struct Identity {
+    pub genesis: Genesis,
+    committee: Committee,
+    seat: Option<MemberIndex>,
+    pub signer: Option<SigningKey>,
+    pub node_key: ed25519_consensus::SigningKey,
+    name: String,
+}
+
+impl Identity {
+    pub fn load(config: &NodeConfig) -> Result<Self, NodeError> {
+        let genesis_path = config.data_dir.join("genesis.json");
+        let invalid = |detail: String| NodeError::ConfigInvalid {
+            path: genesis_path.clone(),
+            detail,
+        };
+        let bytes = fs::read(&genesis_path).map_err(|e| invalid(format!("cannot read it: {e}")))?;
+        let genesis = Genesis::from_json(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let keys = config.data_dir.join("keys");
+        let node_key = KeyFile::load(&keys.join("node.json"), KeyKind::Node)?.signing;
+        let consensus = load_optional(&keys.join("consensus.json"), KeyKind::Consensus)?;
+        let members: Vec<Member> = genesis
+            .operators
+            .iter()
+            .map(|o| Member {
+                key: PublicKey(o.consensus_key.0),
+                weight: o.weight,
+            })
+            .collect();
+        let committee =
+            Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
+        let signer = consensus.map(|key| SigningKey::from_bytes(key.signing.to_bytes()));
+        let seat = signer.as_ref().and_then(|s| committee.seat(&s.public()));
+        let own_key = node_key.verification_key().to_bytes();
+        if let Some(seat) = seat {
+            let operator = &genesis.operators[seat.index()];
+            if operator.node_key.0 != own_key {
+                return Err(NodeError::ConfigInvalid {
+                    path: keys.join("node.json"),
+                    detail: format!(
+                        "the consensus key holds the seat of {}, whose node key in the genesis file is another one; use the keys that belong together",
+                        operator.name
+                    ),
+                });
+            }
+        }
+        let name = seat.map_or_else(
+            || config.name.clone(),
+            |s| genesis.operators[s.index()].name.clone(),
+        );
+        let signer = signer.filter(|_| seat.is_some());
+        Ok(Self {
+            genesis,
+            committee,
+            seat,
+            signer,
+            node_key,
+            name,
+        })
+    }
+
+    pub fn consensus_config(&self) -> Config {
+        let parameters = Parameters {
+            start_time_ms: self.genesis.time_ms,
+            ..Parameters::default()
+        };
+        Config {
+            chain_id: ChainId(self.genesis.chain_id.0),
+            committee: self.committee.clone(),
+            me: self.seat,
+            parameters,
+        }
+    }
+
+    pub fn into_shared(
+        self,
+        config: NodeConfig,
+        replica: ReplicaHandle,
+        endpoint: iroh::Endpoint,
+        ledger: Ledger,
+    ) -> Result<Shared, NodeError> {
+        let own_key = Key(self.node_key.verification_key().to_bytes());
+        let peers = peer_entries(&self.genesis, &config, &own_key)?;
+        Ok(Shared {
+            ledger: RwLock::new(ledger),
+            genesis: self.genesis,
+            committee: self.committee,
+            seat: self.seat,
+            name: self.name,
+            node_key: self.node_key,
+            started_at_ms: crate::clock::unix_ms(),
+            clock: Clock::new(),
+            transactions: Mutex::new(Transactions::default()),
+            commits: Mutex::new(VecDeque::new()),
+            changes: broadcast::Sender::new(CHANGES_KEPT),
+            replica,
+            endpoint,
+            links: Links::new(peers),
+            lease_deadline_boottime_ms: AtomicU64::new(0),
+            executed_transactions: AtomicU64::new(0),
+            checkpoint: Mutex::new(None),
+            problems: Mutex::new(BTreeMap::new()),
+            metrics: Metrics::default(),
+            ways: tunnel::Ways::default(),
+            config,
+        })
+    }
+}
+
+fn load_optional(path: &Path, kind: KeyKind) -> Result<Option<KeyFile>, NodeError> {
+    if path.exists() {
+        KeyFile::load(path, kind).map(Some)
+    } else {
+        Ok(None)
+    }
+}
+
+/// The members, with the addresses of genesis and of the configuration, and further peers of the configuration.
+fn peer_entries(
+    genesis: &Genesis,
+    config: &NodeConfig,
+    own_key: &Key,
+) -> Result<Vec<PeerEntry>, NodeError> {
+    let mut configured: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    for (key, addresses) in &config.peers {
+        let mut bytes = [0u8; 32];
+        hex::decode_to_slice(key, &mut bytes).map_err(|_| NodeError::ConfigInvalid {
+            path: config.data_dir.join("node.toml"),
+            detail: format!("[peers] {key:?} is not a node key of 64 hex digits"),
+        })?;
+        configured.insert(
+            Key(bytes),
+            addresses.iter().map(ToString::to_string).collect(),
+        );
+    }
+    let mut entries = Vec::new();
+    for (seat, operator) in genesis.operators.iter().enumerate() {
+        let mut addresses = configured.remove(&operator.node_key).unwrap_or_default();
+        addresses.extend(operator.address.clone());
+        let seat = MemberIndex(u16::try_from(seat).expect("a genesis has few operators"));
+        entries.push(PeerEntry {
+            key: operator.node_key,
+            name: operator.name.clone(),
+            seat: Some(seat),
+            addresses,
+        });
+    }
+    for (key, addresses) in configured {
+        let name = format!("node-{}", &key.to_hex()[..8]);
+        entries.push(PeerEntry {
+            key,
+            name,
+            seat: None,
+            addresses,
+        });
+    }
+    entries.retain(|e| e.key != *own_key);
+    Ok(entries)
+}
