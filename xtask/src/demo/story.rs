@@ -123,11 +123,15 @@ impl<'a> Story<'a> {
             self.screen,
             &["--key", &operator, "operator", "sponsor", ACCOUNT, key],
         )?;
+        // Uploaded to the first operator's node alone: whoever hosts the VM fetches it from there.
+        let first = self.cloud.first_api()?;
         let kernel = guest.kernel.display().to_string();
         let initrd = guest.initrd.display().to_string();
         self.cloud.show(
             self.screen,
             &[
+                "--api",
+                &first,
                 "image",
                 "add",
                 IMAGE,
@@ -152,6 +156,9 @@ impl<'a> Story<'a> {
         ]);
         shell::output(&mut keygen)?;
         let public = format!("{identity}.pub");
+        // The operator whose node holds the image is left out, so that the host must fetch it.
+        let first = self.cloud.first_api()?;
+        let holder = self.cloud.node(&first)?.name;
         self.cloud.show(
             self.screen,
             &[
@@ -164,6 +171,8 @@ impl<'a> Story<'a> {
                 &public,
                 "--failover",
                 "recreate",
+                "--deny-operator",
+                &holder,
                 "--wait",
             ],
         )?;
@@ -206,7 +215,7 @@ impl<'a> Story<'a> {
             "vm", "ssh", VM, "-i", &identity, "--", "uname", "-a",
         ]));
         let cloud = &*self.cloud;
-        let (uname, shown) = self.deadline.wait("ssh into the VM", || {
+        let uname = self.deadline.wait("ssh into the VM", || {
             cloud.ssh(VM, &identity, &["uname", "-a"])
         })?;
         self.screen.fact(&uname);
@@ -216,6 +225,7 @@ impl<'a> Story<'a> {
             .as_deref()
             .context("the ledger holds no host key of the VM")?;
         let expected = self.cloud.fingerprint(key)?;
+        let shown = self.cloud.shown_host_key(VM, &identity)?;
         ensure!(
             shown == expected,
             "the guest showed {shown}, the ledger holds {expected}"

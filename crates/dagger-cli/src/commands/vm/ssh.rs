@@ -126,13 +126,14 @@ fn command(
         "HostKeyAlgorithms=ssh-ed25519".to_owned(),
         "UpdateHostKeys=no".to_owned(),
         "ControlPath=none".to_owned(),
-        "LogLevel=ERROR".to_owned(),
     ] {
         ssh.arg("-o").arg(option);
     }
+    // ssh takes the first of each option: those above stand, the one below may be chosen.
     for option in &args.ssh_options {
         ssh.arg("-o").arg(option);
     }
+    ssh.args(["-o", "LogLevel=ERROR"]);
     if let Some(identity) = args
         .identity
         .as_ref()
