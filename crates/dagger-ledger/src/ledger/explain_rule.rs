@@ -2,13 +2,13 @@
 
 use crate::action::Arch;
 use crate::explain::{Explanation, Filter, MachineVerdict};
-use crate::ids::{AccountId, VmId};
+use crate::ids::{AccountId, MachineId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::placement::{Request, free, operator_allowed, region_allowed};
-use crate::records::{MachineRecord, MachineState, VmSpec};
+use crate::records::{MachineRecord, MachineState, Resources, VmSpec};
 
 impl Ledger {
-    /// Where a VM would go if it were placed anew now, and why. Its own room counts as taken.
+    /// Where a VM would go if it stood nowhere yet, and why: for one that is placed, why it may stay where it is.
     pub fn explain(&self, vm: VmId) -> Option<Explanation> {
         let vm = self.vm(vm)?;
         let request = Request {
@@ -18,7 +18,7 @@ impl Ledger {
             refused: &vm.refused_by,
             seed: self.seed(vm.id, vm.lease_epoch + 1),
         };
-        Some(self.explain_request(&request))
+        Some(self.explain_request(&request, vm.machine))
     }
 
     /// Where a new VM of that account and spec would go now, and why.
@@ -27,29 +27,45 @@ impl Ledger {
             .image(spec.image)
             .map_or(Arch::X86_64, |image| image.manifest.arch);
         let seed = self.seed(VmId(self.vms.len() as u64), 1);
-        self.explain_request(&Request {
+        let request = Request {
             account,
             spec,
             arch,
             refused: &[],
             seed,
-        })
+        };
+        self.explain_request(&request, None)
     }
 
-    fn explain_request(&self, request: &Request<'_>) -> Explanation {
-        let mut machines: Vec<_> = self
+    /// `own` is the machine where the VM in question holds room already.
+    fn explain_request(&self, request: &Request<'_>, own: Option<MachineId>) -> Explanation {
+        let own_operator = own.and_then(|id| Some(self.machine(id)?.operator));
+        let mut machines: Vec<MachineVerdict> = self
             .machines()
             .map(|machine| {
-                let verdict = self.verdict(request, machine);
-                (
-                    !verdict.filtered.is_empty(),
-                    self.preference(request, machine),
-                    verdict,
-                )
+                let mut room = free(machine);
+                if own == Some(machine.id) {
+                    let whole = room.checked_add(&request.spec.size);
+                    room = whole.expect("within capacity");
+                }
+                let mut verdict = self.verdict(request, machine, room);
+                verdict.spread_count -= u64::from(own_operator == Some(machine.operator));
+                verdict
             })
             .collect();
-        machines.sort_by_key(|(filtered, preference, _)| (*filtered, *preference));
-        let machines: Vec<MachineVerdict> = machines.into_iter().map(|(_, _, v)| v).collect();
+        machines.sort_by_key(|verdict| {
+            (
+                !verdict.filtered.is_empty(),
+                verdict.spread_count,
+                self.operator_turn(request.seed, verdict.operator),
+                (
+                    verdict.left_memory_mib,
+                    verdict.left_vcpus,
+                    verdict.left_disk_mib,
+                ),
+                self.machine_turn(request.seed, verdict.machine),
+            )
+        });
         let first = machines
             .first()
             .filter(|verdict| verdict.filtered.is_empty());
@@ -60,15 +76,19 @@ impl Ledger {
         }
     }
 
-    fn verdict(&self, request: &Request<'_>, machine: &MachineRecord) -> MachineVerdict {
-        let free = free(machine);
-        let left = free.checked_sub(&request.spec.size);
+    fn verdict(
+        &self,
+        request: &Request<'_>,
+        machine: &MachineRecord,
+        room: Resources,
+    ) -> MachineVerdict {
+        let left = room.checked_sub(&request.spec.size);
         let counts = self.spread_counts(request.account, request.spec);
         MachineVerdict {
             machine: machine.id,
             name: machine.name.clone(),
             operator: machine.operator,
-            filtered: self.filters(request, machine),
+            filtered: self.filters(request, machine, room),
             spread_count: counts
                 .and_then(|c| c.get(&machine.operator))
                 .copied()
@@ -79,9 +99,13 @@ impl Ledger {
         }
     }
 
-    fn filters(&self, request: &Request<'_>, machine: &MachineRecord) -> Vec<Filter> {
+    fn filters(
+        &self,
+        request: &Request<'_>,
+        machine: &MachineRecord,
+        room: Resources,
+    ) -> Vec<Filter> {
         let size = &request.spec.size;
-        let room = free(machine);
         let mut filters = Vec::new();
         let mut note = |bad: bool, filter| {
             if bad {

@@ -347,10 +347,13 @@ impl Subject<'_> {
         let known = self.memory.reported_start_ms == status.qemu_started_ms;
         match self.want.phase {
             Phase::Running if known => None,
-            Phase::Accepted | Phase::Running => status
-                .accelerator
-                .as_ref()
-                .map(|_| Action::ReportStarting(status.id)),
+            // An accelerator that fails its trial makes a second start, which is said before `running`.
+            Phase::Accepted | Phase::Starting | Phase::Running
+                if !known || self.want.phase == Phase::Accepted =>
+            {
+                let chosen = status.accelerator.as_ref();
+                chosen.map(|_| Action::ReportStarting(status.id))
+            }
             Phase::Starting if status.state == InstanceState::Up => Some(Action::Probe(status.id)),
             _ => None,
         }
