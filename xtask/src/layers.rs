@@ -44,6 +44,8 @@ const LAYERS: &[Layer] = &[
             "ed25519-consensus",
             "hex",
             "rand_core",
+            // Derives on the types, only with the feature that prints the schemas.
+            "schemars",
             "serde",
             "serde_json",
             "thiserror",
