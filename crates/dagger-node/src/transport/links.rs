@@ -104,12 +104,30 @@ impl Link {
         }
     }
 
+    /// A connection has greeted, so somebody is there: sends on it, if the current one has not greeted yet.
+    /// A peer that was killed as it connected leaves a connection that looks open until it times out.
+    pub fn greeted(&self, connection: &Connection) {
+        let open = self.open.lock().expect("no holder panics");
+        let has_greeted = |id: usize| {
+            open.iter()
+                .any(|o| o.connection.stable_id() == id && o.instance.is_some())
+        };
+        self.current.send_if_modified(|current| {
+            let silent = current.as_ref().is_none_or(|c| !has_greeted(c.stable_id()));
+            if silent {
+                *current = Some(connection.clone());
+            }
+            silent
+        });
+    }
+
     /// A connection has ended: sends on another one, if there is any.
     pub fn abandon(&self, connection: &Connection) {
         let ended = connection.stable_id();
         let mut open = self.open.lock().expect("no holder panics");
         open.retain(|o| o.connection.stable_id() != ended);
-        let other = open.last().map(|o| o.connection.clone());
+        let other = open.iter().max_by_key(|o| (o.instance.is_some(), o.since));
+        let other = other.map(|o| o.connection.clone());
         self.current.send_if_modified(|current| {
             let was_current = current.as_ref().is_some_and(|c| c.stable_id() == ended);
             if was_current {

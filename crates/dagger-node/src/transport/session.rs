@@ -205,6 +205,8 @@ impl<I: Inbound> ConsensusProtocol<I> {
                 );
             }
         }
+        drop(open);
+        link.greeted(connection);
         Ok(())
     }
 }
@@ -302,14 +304,23 @@ async fn write_frames(link: Arc<Link>, hello: Hello) {
     let mut current = link.current.subscribe();
     loop {
         let connection = current.borrow_and_update().clone();
-        if let Some(connection) = connection {
-            write_connection(&link, &connection, &hello, &mut current).await;
-        }
-        // An error of writing is followed by the connection's end, which changes `current`.
-        if !current.has_changed().unwrap_or(true) && current.changed().await.is_err() {
+        let why = match connection {
+            Some(connection) => write_connection(&link, &connection, &hello, &mut current).await,
+            None => Written::Ended,
+        };
+        // The end of a connection is followed by a change of `current`; a change was seen already.
+        if matches!(why, Written::Ended) && current.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// Why writing to a connection has ended.
+enum Written {
+    /// The connection is of no more use.
+    Ended,
+    /// Another connection is current now.
+    Switched,
 }
 
 /// Until the connection ends or is no longer the one to send on. What was taken from the queue and not yet
@@ -319,21 +330,21 @@ async fn write_connection(
     connection: &Connection,
     hello: &Hello,
     current: &mut watch::Receiver<Option<Connection>>,
-) {
+) -> Written {
     let Ok(mut stream) = connection.open_uni().await else {
-        return;
+        return Written::Ended;
     };
     let greeting = Frame::Hello(hello.clone()).encode();
     let mut chunks = vec![greeting.head, greeting.body];
     loop {
         tokio::select! {
-            written = stream.write_all_chunks(&mut chunks) => if written.is_err() { return },
-            _ = current.changed() => return,
+            written = stream.write_all_chunks(&mut chunks) => if written.is_err() { return Written::Ended },
+            _ = current.changed() => return Written::Switched,
         }
         // Taking from the queue is one step that is not interrupted: nothing is lost while it waits.
         let batch = tokio::select! {
             batch = link.queue.pop(WRITE_BATCH_BYTES) => batch,
-            _ = current.changed() => return,
+            _ = current.changed() => return Written::Switched,
         };
         let bytes: usize = batch.iter().map(super::frame::Encoded::len).sum();
         chunks = batch
