@@ -246,7 +246,8 @@ impl Apt for SystemApt {
     }
 
     fn install(&mut self, arguments: &[String]) -> Result<()> {
-        let mut all = ["install", "-y", "--no-install-recommends"]
+        // Setting up one thing must never take another away: apt may otherwise solve a conflict so.
+        let mut all = ["install", "-y", "--no-install-recommends", "--no-remove"]
             .map(String::from)
             .to_vec();
         all.extend_from_slice(arguments);

@@ -23,10 +23,21 @@ pub fn target_dir() -> PathBuf {
     }
 }
 
-/// The cargo that runs this command, started in the root of the checkout.
+/// The cargo that runs this command, started in the root of the checkout, without what `cargo run`
+/// told this process about its own package: build scripts that look at it (ring's) would run again,
+/// and all that depends on them be compiled again, each time cargo is started by hand in between.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in std::env::vars_os() {
+        let about_this_package = ["CARGO_MANIFEST_", "CARGO_PKG_"];
+        if about_this_package
+            .iter()
+            .any(|prefix| name.to_string_lossy().starts_with(prefix))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
