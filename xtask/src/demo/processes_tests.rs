@@ -15,11 +15,13 @@ fn processes_of_a_network_are_found_and_ended() {
         .spawn()
         .unwrap();
     let mut child = Command::new(&program)
-        .args(["-c", "sleep 600; true", "sh"])
+        .args(["-c", "read line; true", "sh"])
         .arg(dir.path())
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .spawn()
         .unwrap();
+    // Held here: `wait` would close the child's input and so end it.
+    let input = child.stdin.take();
     let pid = child.id().cast_signed();
     while !of_network(dir.path())
         .unwrap()
@@ -32,6 +34,7 @@ fn processes_of_a_network_are_found_and_ended() {
     let reaper = std::thread::spawn(move || child.wait());
     kill_network(dir.path()).unwrap();
     assert!(!reaper.join().unwrap().unwrap().success());
+    drop(input);
     assert_eq!(of_network(dir.path()).unwrap(), []);
     assert!(
         bystander.try_wait().unwrap().is_none(),
