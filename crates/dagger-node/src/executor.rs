@@ -111,6 +111,7 @@ impl Executor {
                                 commit,
                                 outcomes_root,
                                 state_root,
+                                next: None,
                             };
                             self.shared.replica.control(Control::Input(input));
                         }
@@ -314,6 +315,7 @@ impl Executor {
             outcomes_root: executed.outcomes_root,
             state_root: executed.state_root,
             time_ms: commit.time_ms,
+            next_committee: None,
         };
         self.own.insert(commit.index.0, checkpoint);
         while self.own.len() > OWN_CHECKPOINTS_MAX {

@@ -11,7 +11,8 @@ use std::{
 
 use dagger_ledger::{Genesis, Key, Ledger};
 use shadowgraph::{
-    ChainId, Committee, Config, Epoch, Member, MemberIndex, Parameters, PublicKey, SigningKey,
+    ChainId, Committee, Config, Epoch, EpochStart, Member, MemberIndex, Parameters, PublicKey,
+    SigningKey,
 };
 use tokio::sync::broadcast;
 
@@ -94,15 +95,12 @@ impl Identity {
     }
 
     pub fn consensus_config(&self) -> Config {
-        let parameters = Parameters {
-            start_time_ms: self.genesis.time_ms,
-            ..Parameters::default()
-        };
         Config {
             chain_id: ChainId(self.genesis.chain_id.0),
             committee: self.committee.clone(),
             me: self.seat,
-            parameters,
+            start: EpochStart::genesis(self.genesis.time_ms),
+            parameters: Parameters::default(),
         }
     }
 

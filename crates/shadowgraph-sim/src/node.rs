@@ -298,6 +298,8 @@ impl Node {
             Output::Certificate(certificate) => effects.push(Effect::Certificate(certificate)),
             Output::Equivocation(proof) => effects.push(Effect::Equivocation(proof)),
             Output::PeerFault { peer, fault } => effects.push(Effect::Fault(peer, fault)),
+            // The toy application ends no epoch.
+            Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => {}
             Output::Halt(reason) => effects.push(Effect::Halt(reason)),
         }
     }

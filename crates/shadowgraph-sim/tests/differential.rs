@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, Commit, Committee, Config, Epoch, EventDraft, EventRef, Input, Member, MemberIndex,
-    Message, Output, Parameters, Peer, Recipient, Replica, Round, SyncRequest, VerifiedEvent,
-    verify_events,
+    ChainId, Commit, Committee, Config, Epoch, EpochStart, EventDraft, EventRef, Input, Member,
+    MemberIndex, Message, Output, Parameters, Peer, Recipient, Replica, Round, SyncRequest,
+    VerifiedEvent, verify_events,
 };
 use shadowgraph_sim::checkers::naive::{NaiveCommit, NaiveGraph};
 use shadowgraph_sim::checkers::replay::{recompute, vertex};
@@ -80,6 +80,7 @@ impl Workshop {
             chain_id: self.chain_id,
             committee: self.committee.clone(),
             me: None,
+            start: EpochStart::genesis(START_MS),
             parameters: parameters.clone(),
         };
         let mut now_ms = START_MS + 1_000_000;
@@ -183,7 +184,7 @@ fn collect(replica: &mut Replica, commits: &mut Vec<Commit>, asked: &mut Vec<(Pe
             Output::Send {
                 to: Recipient::One(peer),
                 message: Message::Request(request),
-            } => asked.push((peer, request)),
+            } => asked.push((peer, request.wanted)),
             _ => {}
         }
     }
@@ -206,7 +207,6 @@ fn wants(request: &SyncRequest, reference: &EventRef) -> bool {
 
 fn parameters() -> Parameters {
     Parameters {
-        start_time_ms: START_MS,
         schedule_interval_rounds: 0,
         ..Parameters::default()
     }

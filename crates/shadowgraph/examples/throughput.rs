@@ -89,6 +89,7 @@ fn measure(members: usize, rounds: u64, transactions: usize, bytes: usize) {
         chain_id: CHAIN,
         committee: load.committee,
         me: None,
+        start: EpochStart::default(),
         parameters: Parameters::default(),
     };
     let mut replica = Replica::new(config, None, 0);

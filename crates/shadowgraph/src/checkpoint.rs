@@ -25,6 +25,8 @@ pub struct Checkpoint {
     pub state_root: Digest,
     /// The commit's time.
     pub time_ms: u64,
+    /// The digest of the next epoch's committee, if the commit ends its epoch. docs/protocol.md 10.1
+    pub next_committee: Option<Digest>,
 }
 
 impl Checkpoint {

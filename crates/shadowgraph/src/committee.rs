@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use thiserror::Error;
 
-use crate::ids::{Epoch, MemberIndex};
-use crate::keys::PublicKey;
+use crate::ids::{Digest, Epoch, MemberIndex};
+use crate::keys::{Domain, PublicKey};
 
 /// The most seats a committee has.
 pub const COMMITTEE_MEMBERS_MAX: usize = 200;
@@ -15,7 +16,7 @@ pub const COMMITTEE_MEMBERS_MAX: usize = 200;
 pub const COMMITTEE_WEIGHT_MAX: u64 = 1 << 40;
 
 /// One seat: who signs, and with how many votes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Member {
     /// The consensus key.
     pub key: PublicKey,
@@ -162,9 +163,39 @@ impl Committee {
             .map(|(seat, _)| seat)
     }
 
+    /// What a checkpoint that ends an epoch says of the next committee. docs/protocol.md 10.1
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        let body = borsh::to_vec(self).expect("a committee encodes");
+        Domain::Committee.digest(&[&body])
+    }
+
     /// The one weight that all seats have, if they do.
     pub(crate) fn uniform_weight(&self) -> Option<u64> {
         self.0.uniform
+    }
+}
+
+impl BorshSerialize for Committee {
+    fn serialize<W: borsh::io::Write>(&self, writer: &mut W) -> borsh::io::Result<()> {
+        self.0.epoch.serialize(writer)?;
+        self.0.members.serialize(writer)
+    }
+}
+
+impl BorshDeserialize for Committee {
+    /// Reads only what [`Committee::new`] admits.
+    fn deserialize_reader<R: borsh::io::Read>(reader: &mut R) -> borsh::io::Result<Self> {
+        let invalid =
+            |error: CommitteeError| borsh::io::Error::new(borsh::io::ErrorKind::InvalidData, error);
+        let epoch = Epoch::deserialize_reader(reader)?;
+        let count = u32::deserialize_reader(reader)? as usize;
+        if count > COMMITTEE_MEMBERS_MAX {
+            return Err(invalid(CommitteeError::Size(count)));
+        }
+        let members = (0..count).map(|_| Member::deserialize_reader(reader));
+        let members = members.collect::<borsh::io::Result<_>>()?;
+        Self::new(epoch, members).map_err(invalid)
     }
 }
 

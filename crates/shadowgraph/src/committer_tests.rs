@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::*;
 use crate::dag_text::{Dag, letter};
+use crate::epoch::EpochStart;
 use crate::linearizer::Linearizer;
 use crate::parameters::Parameters;
 
@@ -18,7 +19,7 @@ fn run(dag: &Dag, events: &[VerifiedEvent]) -> Vec<String> {
     };
     let mut graph = Graph::new(committee.clone());
     let mut committer = Committer::new(committee.clone(), schedule);
-    let mut linearizer = Linearizer::new(committee, &parameters);
+    let mut linearizer = Linearizer::new(committee, EpochStart::default(), &parameters);
     let mut lines = Vec::new();
     for event in events {
         if event.round() <= graph.floor() {

@@ -98,6 +98,14 @@ impl MemberIndex {
     }
 }
 
+impl Epoch {
+    /// The following epoch.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
 impl CommitIndex {
     /// The following commit.
     #[must_use]

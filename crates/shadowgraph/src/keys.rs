@@ -15,6 +15,7 @@ pub(crate) enum Domain {
     Genesis,
     Commit,
     Checkpoint,
+    Committee,
 }
 
 impl Domain {
@@ -25,6 +26,7 @@ impl Domain {
             Self::Genesis => "dagger genesis event v1",
             Self::Commit => "dagger commit v1",
             Self::Checkpoint => "dagger checkpoint v1",
+            Self::Committee => "dagger committee v1",
         }
     }
 

@@ -25,6 +25,7 @@
 //!             chain_id,
 //!             committee: committee.clone(),
 //!             me: Some(MemberIndex(seat)),
+//!             start: EpochStart::default(),
 //!             parameters: Parameters::default(),
 //!         };
 //!         Replica::new(config, Some(keys[usize::from(seat)].clone()), now_ms)
@@ -79,7 +80,8 @@
 //! assert!(order.iter().all(|strings| *strings == order[0]));
 //!
 //! // A crash loses nothing: the log gives the same order again.
-//! let config = Config { chain_id, committee, me: Some(MemberIndex(2)), parameters: Parameters::default() };
+//! let (me, start) = (Some(MemberIndex(2)), EpochStart::default());
+//! let config = Config { chain_id, committee, me, start, parameters: Parameters::default() };
 //! let mut replica = Replica::recover(config, Some(keys[2].clone()), now_ms, logs[2].drain(..));
 //! let mut again = Vec::new();
 //! while let Some(output) = replica.poll_output() {
@@ -102,6 +104,7 @@ mod committer;
 mod committer_naive_tests;
 #[cfg(test)]
 mod dag_text;
+mod epoch;
 mod equivocation;
 mod event;
 mod graph;
@@ -124,6 +127,7 @@ pub use commit::{Commit, Decision};
 pub use committee::{
     COMMITTEE_MEMBERS_MAX, COMMITTEE_WEIGHT_MAX, Committee, CommitteeError, Member, MemberSet,
 };
+pub use epoch::{EpochEnd, EpochEndError, EpochStart};
 pub use equivocation::{EquivocationProof, ProofError, SignedHeader};
 pub use event::{
     DecodeError, EVENT_BYTES_MAX, EVENT_TRANSACTIONS_MAX, EVENT_VERSION, EVENT_VOTES_MAX,
@@ -133,7 +137,7 @@ pub use ids::{ChainId, CommitIndex, Digest, Epoch, MemberIndex, Round};
 pub use keys::{PublicKey, Signature, SigningKey};
 pub use message::{
     After, Exchange, Frontier, MESSAGE_BYTES_MAX, MESSAGE_EVENTS_MAX, Message, MessageError, Peer,
-    REQUEST_EVENTS_MAX, Recipient, StoreRequest, SyncRequest, Wake,
+    REQUEST_EVENTS_MAX, Recipient, Request, StoreRequest, SyncRequest, Wake,
 };
 pub use parameters::{Config, Parameters};
 pub use replica::{

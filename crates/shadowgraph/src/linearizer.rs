@@ -3,6 +3,7 @@
 
 use crate::commit::{Commit, Decision};
 use crate::committee::Committee;
+use crate::epoch::EpochStart;
 use crate::event::VerifiedEvent;
 use crate::graph::{Graph, Handle};
 use crate::ids::{CommitIndex, Digest, Round};
@@ -24,17 +25,17 @@ pub(crate) struct Linearizer {
 }
 
 impl Linearizer {
-    pub(crate) fn new(committee: Committee, parameters: &Parameters) -> Self {
+    pub(crate) fn new(committee: Committee, start: EpochStart, parameters: &Parameters) -> Self {
         Self {
             committee,
             gc_depth_rounds: parameters.gc_depth_rounds,
             checkpoint_interval_ms: parameters.checkpoint_interval_ms,
-            index: CommitIndex(0),
-            digest: Digest::default(),
+            index: start.commit,
+            digest: start.commit_digest,
             leader_round: Round(0),
-            time_ms: parameters.start_time_ms,
+            time_ms: start.time_ms,
             unsealed: false,
-            last_checkpoint_ms: parameters.start_time_ms,
+            last_checkpoint_ms: start.time_ms,
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use thiserror::Error;
 
 use crate::committee::COMMITTEE_MEMBERS_MAX;
+use crate::epoch::EpochEnd;
 use crate::event::{EVENT_BYTES_MAX, EventRef};
 use crate::ids::{CommitIndex, Epoch, MemberIndex, Round};
 
@@ -41,11 +42,22 @@ pub enum Message {
     /// (which may be empty). The driver decodes and verifies them and hands them on as `Input::Events`.
     Events(Vec<Bytes>),
     /// Asks for events.
-    Request(SyncRequest),
+    Request(Request),
     /// Says how far the sender is.
     Frontier(Frontier),
     /// Asks sleeping peers for their event of a round.
     Wake(Wake),
+    /// Proves that an epoch ended: the answer to a message of that epoch. docs/protocol.md 10.6
+    EpochEnd(Box<EpochEnd>),
+}
+
+/// Asks for events of one epoch.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Request {
+    /// The epoch that the events are of.
+    pub epoch: Epoch,
+    /// Which ones.
+    pub wanted: SyncRequest,
 }
 
 /// Asks for events that the sender lacks. An
@@ -119,6 +131,8 @@ pub struct Wake {
 /// It answers the peer with one `Message::Events` of at most `bytes_max`, lowest rounds first, even if empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRequest {
+    /// The epoch whose log is asked for: the current one, or one that ended.
+    pub epoch: Epoch,
     /// Which events.
     pub wanted: SyncRequest,
     /// The most bytes of events to send (one event may always be sent).
@@ -153,6 +167,7 @@ const KIND_EVENTS: u8 = 0;
 const KIND_REQUEST: u8 = 1;
 const KIND_FRONTIER: u8 = 2;
 const KIND_WAKE: u8 = 3;
+const KIND_EPOCH_END: u8 = 4;
 
 impl Message {
     /// The wire form: a kind byte and the borsh form of the body.
@@ -170,6 +185,7 @@ impl Message {
             Self::Request(request) => small(KIND_REQUEST, borsh::to_vec(request)),
             Self::Frontier(frontier) => small(KIND_FRONTIER, borsh::to_vec(frontier)),
             Self::Wake(wake) => small(KIND_WAKE, borsh::to_vec(wake)),
+            Self::EpochEnd(end) => small(KIND_EPOCH_END, borsh::to_vec(end)),
         }
     }
 
@@ -197,6 +213,12 @@ impl Message {
             KIND_WAKE => Wake::try_from_slice(&body)
                 .map(Self::Wake)
                 .map_err(|_| MessageError::Malformed),
+            KIND_EPOCH_END => {
+                let end = EpochEnd::try_from_slice(&body).map_err(|_| MessageError::Malformed)?;
+                let signatures = end.certificate.signatures.len();
+                bound("signatures", signatures, COMMITTEE_MEMBERS_MAX)?;
+                Ok(Self::EpochEnd(Box::new(end)))
+            }
             other => Err(MessageError::UnknownKind(other)),
         }
     }
@@ -251,8 +273,8 @@ fn decode_events(body: &Bytes) -> Result<Message, MessageError> {
 
 /// Borsh sets memory aside in small steps as elements arrive, so a claimed count alone costs nothing.
 fn decode_request(body: &Bytes) -> Result<Message, MessageError> {
-    let request = SyncRequest::try_from_slice(body).map_err(|_| MessageError::Malformed)?;
-    match &request {
+    let request = Request::try_from_slice(body).map_err(|_| MessageError::Malformed)?;
+    match &request.wanted {
         SyncRequest::Events(events) => bound("events", events.len(), REQUEST_EVENTS_MAX)?,
         SyncRequest::After(after) => bound("rounds", after.after.len(), COMMITTEE_MEMBERS_MAX)?,
     }

@@ -1,7 +1,41 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ids::Digest;
+use crate::checkpoint::{Checkpoint, CheckpointCertificate};
+use crate::committee::{Committee, Member};
+use crate::ids::{ChainId, Digest};
+use crate::keys::SigningKey;
+
+fn request(wanted: SyncRequest) -> Message {
+    Message::Request(Request {
+        epoch: Epoch(2),
+        wanted,
+    })
+}
+
+fn epoch_end() -> Message {
+    let key = SigningKey::from_bytes([5; 32]);
+    let member = Member {
+        key: key.public(),
+        weight: 3,
+    };
+    let next = Committee::new(Epoch(3), vec![member]).unwrap();
+    let checkpoint = Checkpoint {
+        epoch: Epoch(2),
+        commit: CommitIndex(8),
+        commit_digest: Digest([1; 32]),
+        outcomes_root: Digest([2; 32]),
+        state_root: Digest([3; 32]),
+        time_ms: 5,
+        next_committee: Some(next.digest()),
+    };
+    let vote = checkpoint.sign(&ChainId([6; 32]), &key);
+    let certificate = CheckpointCertificate {
+        checkpoint,
+        signatures: vec![(MemberIndex(0), vote.signature)],
+    };
+    Message::EpochEnd(Box::new(EpochEnd { certificate, next }))
+}
 
 fn samples() -> Vec<Message> {
     let reference = EventRef {
@@ -12,8 +46,8 @@ fn samples() -> Vec<Message> {
     vec![
         Message::Events(vec![]),
         Message::Events(vec![Bytes::from("one"), Bytes::from("another")]),
-        Message::Request(SyncRequest::Events(vec![reference; 3])),
-        Message::Request(SyncRequest::After(After {
+        request(SyncRequest::Events(vec![reference; 3])),
+        request(SyncRequest::After(After {
             from: Round(1),
             to: Round(9),
             after: vec![Round(2); 4],
@@ -29,6 +63,7 @@ fn samples() -> Vec<Message> {
             epoch: Epoch(0),
             round: Round(8),
         }),
+        epoch_end(),
     ]
 }
 
@@ -48,7 +83,7 @@ fn the_encoding_is_pinned() {
     let found = blake3::hash(lines.as_bytes()).to_hex();
     assert_eq!(
         found.as_str(),
-        "abe944d925cbd125fa171b65ab7c9a2a6bc17ad0c878ba9989d68a34f71131b1"
+        "99b95f2e4dcc63c8c43d9cdd6762eadf2b3ec377f3455d22b7585fc4bad8f56b"
     );
 }
 
@@ -81,7 +116,7 @@ fn counts_over_their_bound_are_refused() {
         creator: MemberIndex(2),
         digest: Digest([4; 32]),
     };
-    let request = Message::Request(SyncRequest::Events(vec![reference; REQUEST_EVENTS_MAX + 1]));
+    let request = request(SyncRequest::Events(vec![reference; REQUEST_EVENTS_MAX + 1]));
     assert!(matches!(
         Message::decode(request.encode()),
         Err(MessageError::OverCount { .. })

@@ -1,6 +1,7 @@
 //! The settings of a replica. Those of the whole committee enter the order; the others are a node's own.
 
 use crate::committee::Committee;
+use crate::epoch::EpochStart;
 use crate::ids::{ChainId, MemberIndex};
 
 /// Settings. The first group must be equal on every member: commits depend on it. docs/protocol.md 1.5
@@ -14,8 +15,6 @@ pub struct Parameters {
     pub schedule_interval_rounds: u64,
     /// Committee-wide: the most commit time between checkpoints while there are transactions.
     pub checkpoint_interval_ms: u64,
-    /// Committee-wide: the commit time before the first commit (the time of the genesis).
-    pub start_time_ms: u64,
 
     /// The most that may be waited for a round's leaders at first; measurement shortens it, silence lengthens it.
     pub leader_timeout_ms: u64,
@@ -55,7 +54,6 @@ impl Default for Parameters {
             gc_depth_rounds: 50,
             schedule_interval_rounds: 10,
             checkpoint_interval_ms: 1_000,
-            start_time_ms: 0,
             leader_timeout_ms: 200,
             min_round_interval_ms: 0,
             heartbeat_ms: 1_000,
@@ -74,7 +72,7 @@ impl Default for Parameters {
     }
 }
 
-/// Who a replica is and with whom it runs.
+/// Who a replica is and with whom it runs, in the epoch that it begins with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The network.
@@ -83,6 +81,8 @@ pub struct Config {
     pub committee: Committee,
     /// This replica's seat; none for a follower, which only watches.
     pub me: Option<MemberIndex>,
+    /// The commit that the epoch continues from.
+    pub start: EpochStart,
     /// The settings.
     pub parameters: Parameters,
 }

@@ -245,12 +245,19 @@ fn a_flood_without_ancestors_stays_within_its_share() {
     );
 }
 
+fn request(wanted: SyncRequest) -> Message {
+    Message::Request(Request {
+        epoch: Epoch(0),
+        wanted,
+    })
+}
+
 #[test]
 fn requests_beyond_a_rate_are_refused() {
     let mut cluster = three_of_four(3);
     cluster.run_for(100);
     for _ in 0..1_000 {
-        let message = Message::Request(SyncRequest::Events(vec![]));
+        let message = request(SyncRequest::Events(vec![]));
         cluster.input(
             0,
             Input::Message {
@@ -270,7 +277,7 @@ fn requests_beyond_a_rate_are_refused() {
         to: Round(2),
         after: vec![],
     };
-    let message = Message::Request(SyncRequest::After(short));
+    let message = request(SyncRequest::After(short));
     cluster.input(
         1,
         Input::Message {

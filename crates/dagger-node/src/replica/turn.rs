@@ -60,7 +60,7 @@ pub(crate) fn recover(
                         state_root,
                     }) = executor.commit(&commit, true)?
                     {
-                        recovery.executed(commit, outcomes_root, state_root);
+                        recovery.executed(commit, outcomes_root, state_root, None);
                     }
                 }
                 Output::Certificate(certificate) => executor.certified(certificate)?,
@@ -238,6 +238,8 @@ impl ReplicaThread {
                     self.shared.metrics.peer_faults.inc();
                     tracing::warn!(code = "E_PEER_FAULT", ?peer, %fault, "a peer broke the protocol");
                 }
+                // The ledger ends no epoch yet.
+                Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => {}
                 Output::Halt(reason) => return Err(halted(&self.shared, reason)),
             }
         }

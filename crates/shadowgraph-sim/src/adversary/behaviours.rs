@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use shadowgraph::{
     After, Checkpoint, CommitIndex, Digest, EventDraft, EventRef, Exchange, Frontier, MemberIndex,
-    Message, Round, SyncRequest, VerifiedEvent, Wake,
+    Message, Request, Round, SyncRequest, VerifiedEvent, Wake,
 };
 
 use super::{Adversary, Publication, Raw, View};
@@ -330,12 +330,18 @@ impl Adversary for Boaster {
                     epoch,
                     round: extreme(rng),
                 }),
-                2 => Message::Request(SyncRequest::After(After {
-                    from: extreme(rng),
-                    to: extreme(rng),
-                    after: rounds,
-                })),
-                3 => Message::Request(SyncRequest::Events(vec![phantom(round, creator, rng); 3])),
+                2 => Message::Request(Request {
+                    epoch,
+                    wanted: SyncRequest::After(After {
+                        from: extreme(rng),
+                        to: extreme(rng),
+                        after: rounds,
+                    }),
+                }),
+                3 => Message::Request(Request {
+                    epoch,
+                    wanted: SyncRequest::Events(vec![phantom(round, creator, rng); 3]),
+                }),
                 _ => Message::Events(Vec::new()),
             };
             sent.push(Raw {
@@ -512,6 +518,7 @@ impl Adversary for FalseVoter {
             outcomes_root: Digest(root),
             state_root: Digest(root),
             time_ms: view.now_ms,
+            next_committee: rng.chance(500).then_some(Digest(root)),
         };
         draft
             .checkpoint_votes

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, Commit, Committee, Config, Digest, Epoch, Input, Member, MemberIndex, Output,
-    Parameters, Replica,
+    ChainId, Commit, Committee, Config, Digest, Epoch, EpochStart, Input, Member, MemberIndex,
+    Output, Parameters, Replica,
 };
 
 use super::ledger::LedgerChecker;
@@ -20,15 +20,12 @@ fn committee() -> Committee {
 }
 
 fn commits() -> Vec<Commit> {
-    let parameters = Parameters {
-        start_time_ms: START_MS,
-        ..Parameters::default()
-    };
     let config = Config {
         chain_id: CHAIN,
         committee: committee(),
         me: Some(MemberIndex(0)),
-        parameters,
+        start: EpochStart::genesis(START_MS),
+        parameters: Parameters::default(),
     };
     let mut replica = Replica::new(config, Some(member_key(0)), START_MS);
     let mut commits = Vec::new();

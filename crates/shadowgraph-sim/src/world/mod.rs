@@ -6,7 +6,9 @@ mod faults;
 mod finish;
 
 use bytes::Bytes;
-use shadowgraph::{ChainId, Committee, Config, Epoch, Input, Member, MemberIndex, SigningKey};
+use shadowgraph::{
+    ChainId, Committee, Config, Epoch, EpochStart, Input, Member, MemberIndex, SigningKey,
+};
 
 use crate::adversary::{Behaviour, Puppet, Seat};
 use crate::checkers::clients::ClientChecker;
@@ -186,13 +188,12 @@ impl World {
             )));
         }
         let me = (node < self.plan.members()).then_some(MemberIndex(node as u16));
-        let mut parameters = self.plan.parameters.clone();
-        parameters.start_time_ms = START_MS;
         let config = Config {
             chain_id: self.chain_id,
             committee: self.committee.clone(),
             me,
-            parameters,
+            start: EpochStart::genesis(START_MS),
+            parameters: self.plan.parameters.clone(),
         };
         let skew = self.plan.skews.get(node).copied().unwrap_or_default();
         let clock = SkewedClock::new(
@@ -283,6 +284,7 @@ impl World {
                             commit,
                             outcomes_root,
                             state_root,
+                            next: None,
                         },
                     );
                 }

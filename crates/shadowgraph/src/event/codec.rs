@@ -14,7 +14,7 @@ use crate::ids::{ChainId, Digest, Epoch, MemberIndex, Round};
 use crate::keys::{Domain, Signature, SigningKey};
 
 /// The version of the format below.
-pub const EVENT_VERSION: u8 = 1;
+pub const EVENT_VERSION: u8 = 2;
 /// The longest event, in bytes.
 pub const EVENT_BYTES_MAX: usize = 4 << 20;
 /// The most transactions in one event.
@@ -25,7 +25,10 @@ pub const EVENT_VOTES_MAX: u32 = 16;
 const SIGNATURE_BYTES: usize = 64;
 const FIXED_HEADER_BYTES: usize = 1 + 32 + 8 + 8 + 2 + 8;
 const PARENT_BYTES: usize = 8 + 2 + 32;
-const VOTE_BYTES: usize = 8 + 8 + 32 * 3 + 8 + 64;
+/// The most bytes of a vote; one that names no next committee is 32 bytes shorter.
+const VOTE_BYTES_MAX: usize = VOTE_TAG_AT + (1 + 32) + 64;
+/// Where a vote says whether there is one.
+const VOTE_TAG_AT: usize = 8 + 8 + 32 * 3 + 8;
 
 /// Why bytes are not an event.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -55,6 +58,9 @@ pub enum DecodeError {
     /// Parents out of order or two of one creator.
     #[error("the parents are not in strictly ascending order of creator")]
     ParentOrder,
+    /// A vote that says neither that there is a next committee nor that there is none.
+    #[error("a checkpoint vote is malformed")]
+    Vote,
     /// Votes out of order or two for one commit.
     #[error("the checkpoint votes are not in strictly ascending order of commit")]
     VoteOrder,
@@ -77,7 +83,7 @@ pub(super) fn seal(draft: &EventDraft, signer: &SigningKey) -> UnverifiedEvent {
     let mut out = BytesMut::with_capacity(
         fixed
             + draft.parents.len() * PARENT_BYTES
-            + draft.checkpoint_votes.len() * VOTE_BYTES
+            + draft.checkpoint_votes.len() * VOTE_BYTES_MAX
             + payload,
     );
     out.put_u8(EVENT_VERSION);
@@ -243,9 +249,7 @@ impl Header {
         let vote_count = reader.count("checkpoint votes", EVENT_VOTES_MAX)?;
         let mut checkpoint_votes: Vec<CheckpointVote> = Vec::with_capacity(vote_count as usize);
         for _ in 0..vote_count {
-            let bytes = reader.take(VOTE_BYTES)?;
-            let vote =
-                CheckpointVote::try_from_slice(bytes).expect("every field is of fixed length");
+            let vote = reader.vote()?;
             if checkpoint_votes
                 .last()
                 .is_some_and(|last| last.checkpoint.commit >= vote.checkpoint.commit)
@@ -315,6 +319,17 @@ impl<'a> Reader<'a> {
 
     fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    fn vote(&mut self) -> Result<CheckpointVote, DecodeError> {
+        self.ensure(VOTE_TAG_AT + 1)?;
+        let length = match self.bytes[self.at + VOTE_TAG_AT] {
+            0 => VOTE_BYTES_MAX - 32,
+            1 => VOTE_BYTES_MAX,
+            _ => return Err(DecodeError::Vote),
+        };
+        let vote = CheckpointVote::try_from_slice(self.take(length)?);
+        Ok(vote.expect("every field but the tag takes any value"))
     }
 
     fn count(&mut self, what: &'static str, max: u32) -> Result<u32, DecodeError> {

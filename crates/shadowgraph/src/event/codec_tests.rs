@@ -18,6 +18,7 @@ fn sample(maker: &Maker) -> EventDraft {
         outcomes_root: Digest([2; 32]),
         state_root: Digest([3; 32]),
         time_ms: 77,
+        next_committee: Some(Digest([4; 32])),
     };
     draft.checkpoint_votes = vec![checkpoint.sign(&draft.chain_id, maker.key(seat))];
     draft.transactions = vec![Bytes::from("first"), Bytes::from("second one")];
@@ -29,10 +30,10 @@ fn sample(maker: &Maker) -> EventDraft {
 fn the_encoding_is_pinned() {
     let maker = Maker::new(&[1; 4]);
     let event = sample(&maker).seal(maker.key(MemberIndex(1)));
-    let golden = include_str!("golden_event_v1.hex");
+    let golden = include_str!("golden_event_v2.hex");
     let found = hex::encode(event.bytes());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/event/golden_event_v1.hex");
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/event/golden_event_v2.hex");
         std::fs::write(path, format!("{}\n{}\n", event.reference().digest, found)).unwrap();
         return;
     }
@@ -71,7 +72,7 @@ fn counts_over_their_bound_are_refused_before_anything_is_read() {
         .to_vec();
     let parents_at = FIXED_HEADER_BYTES;
     let votes_at = parents_at + 4 + 4 * PARENT_BYTES;
-    let transactions_at = votes_at + 4 + VOTE_BYTES;
+    let transactions_at = votes_at + 4 + VOTE_BYTES_MAX;
     for (at, what) in [
         (parents_at, "parents"),
         (votes_at, "checkpoint votes"),

@@ -117,6 +117,12 @@ impl UnverifiedEvent {
         &self.0.reference
     }
 
+    /// The epoch it claims: which committee verifies it.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.0.epoch
+    }
+
     /// The exact wire form.
     #[must_use]
     pub fn bytes(&self) -> &Bytes {

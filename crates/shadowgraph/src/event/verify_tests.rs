@@ -110,6 +110,7 @@ fn checkpoint() -> Checkpoint {
         outcomes_root: Digest([2; 32]),
         state_root: Digest([3; 32]),
         time_ms: 1,
+        next_committee: None,
     }
 }
 

@@ -98,6 +98,7 @@ impl Replica {
         commit: CommitIndex,
         outcomes_root: Digest,
         state_root: Digest,
+        next: Option<Committee>,
     ) {
         let Some(unexecuted) = self.checkpoints.unexecuted.remove(&commit) else {
             return;
@@ -109,6 +110,7 @@ impl Replica {
             outcomes_root,
             state_root,
             time_ms: unexecuted.time_ms,
+            next_committee: next.as_ref().map(Committee::digest),
         };
         self.checkpoints.executed.insert(commit, checkpoint);
         if let Some(certificate) = self.checkpoints.ahead.remove(&commit) {

@@ -8,7 +8,7 @@ use crate::ids::{MemberIndex, Round};
 use crate::keys::Domain;
 use crate::message::{
     After, Exchange, Frontier, MESSAGE_EVENTS_MAX, Message, Peer, REQUEST_EVENTS_MAX, Recipient,
-    StoreRequest, SyncRequest, Wake,
+    Request, StoreRequest, SyncRequest, Wake,
 };
 use crate::parameters::Config;
 use crate::sync::Tokens;
@@ -177,6 +177,7 @@ impl Replica {
         match message {
             Message::Events(_) => {} // unverified: the driver hands them on as `Input::Events`
             Message::Request(request) => self.on_request(now_ms, from, request),
+            Message::EpochEnd(_) => {}
             Message::Frontier(frontier) => self.on_frontier(now_ms, from, frontier),
             Message::Wake(wake) => self.on_wake(now_ms, from, wake),
         }
@@ -248,12 +249,12 @@ impl Replica {
         }
     }
 
-    fn on_request(&mut self, now_ms: u64, from: Peer, request: SyncRequest) {
+    fn on_request(&mut self, now_ms: u64, from: Peer, request: Request) {
         if !self.gossip.grant(now_ms, from) {
             self.fault(from, PeerFault::RequestFlood);
             return;
         }
-        match request {
+        match request.wanted {
             SyncRequest::Events(events)
                 if events.iter().any(|event| !self.has_seat(event.creator)) =>
             {
@@ -275,7 +276,11 @@ impl Replica {
         let bytes_max = self.parameters().answer_bytes_max;
         self.output(Output::ReadStore {
             to,
-            request: StoreRequest { wanted, bytes_max },
+            request: StoreRequest {
+                epoch: self.committee().epoch(),
+                wanted,
+                bytes_max,
+            },
         });
     }
 
@@ -347,7 +352,7 @@ impl Replica {
             }
         }
         for (seat, references) in asked {
-            let request = Message::Request(SyncRequest::Events(references));
+            let request = self.request(SyncRequest::Events(references));
             self.send(Recipient::One(Peer::Member(seat)), request);
         }
         self.fetch_next(now_ms);
@@ -367,13 +372,20 @@ impl Replica {
             .or_else(|| Some(seat_of((seat.index() + 1) % members)).filter(other))
     }
 
+    fn request(&self, wanted: SyncRequest) -> Message {
+        Message::Request(Request {
+            epoch: self.committee().epoch(),
+            wanted,
+        })
+    }
+
     pub(super) fn fetch_next(&mut self, now_ms: u64) {
         let highest = self.graph.highest_rounds();
         let next = self
             .fetch
             .next(now_ms, self.graph.floor(), self.complete, highest);
         if let Some((seat, after)) = next {
-            let request = Message::Request(SyncRequest::After(after));
+            let request = self.request(SyncRequest::After(after));
             self.send(Recipient::One(Peer::Member(seat)), request);
         }
     }

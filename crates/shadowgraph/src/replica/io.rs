@@ -4,9 +4,11 @@ use thiserror::Error;
 
 use crate::checkpoint::CheckpointCertificate;
 use crate::commit::Commit;
+use crate::committee::Committee;
+use crate::epoch::EpochEnd;
 use crate::equivocation::EquivocationProof;
-use crate::event::{EventRef, VerifiedEvent};
-use crate::ids::{CommitIndex, Digest, Round};
+use crate::event::{EventRef, UnverifiedEvent, VerifiedEvent};
+use crate::ids::{CommitIndex, Digest, Epoch, Round};
 use crate::message::{Message, Peer, Recipient, StoreRequest};
 
 /// What a driver tells a replica.
@@ -28,6 +30,14 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
+    /// Well-formed events of another epoch than the replica's, which its committee cannot verify. It keeps a few of the
+    /// next epoch until that begins, and tells or asks the sender how epochs ended.
+    Foreign {
+        /// Who sent them.
+        from: Peer,
+        /// All of one epoch or of several, in the message's order.
+        events: Vec<UnverifiedEvent>,
+    },
     /// The answer to a commit with `is_checkpoint`.
     Executed {
         /// Which commit.
@@ -36,6 +46,9 @@ pub enum Input {
         outcomes_root: Digest,
         /// The root of the state after it.
         state_root: Digest,
+        /// Set if the commit ends the epoch: who votes in the next, whose number follows this one's. Every later commit of
+        /// this epoch, output already or not, is void, and its transactions pend again. docs/protocol.md 10.1
+        next: Option<Committee>,
     },
     /// The application wants a commit soon although it has no transaction.
     Wake,
@@ -64,6 +77,17 @@ pub enum Output {
     Commit(Commit),
     /// A quorum signed a checkpoint.
     Certificate(CheckpointCertificate),
+    /// The epoch ended, and all outputs from here on are of the next: its events go to a log of their own, its committee
+    /// verifies what comes in and numbers the peers. On disk before any later `Send`. docs/protocol.md 10.4
+    EpochEnded(EpochEnd),
+    /// A quorum has left the epoch and nobody serves its events: take the ledger's state from a peer and begin with a later
+    /// epoch. Repeated while it lasts; a driver without a snapshot may wait.
+    NeedsSnapshot {
+        /// The epoch whose last commit is out of reach.
+        epoch: Epoch,
+        /// That commit.
+        end: CommitIndex,
+    },
     /// A member signed two events of one round. Once per member.
     Equivocation(EquivocationProof),
     /// A peer broke the protocol; the driver may disconnect it.
@@ -137,6 +161,10 @@ pub enum SubmitError {
 /// What a replica is doing: for operators, metrics and tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplicaStatus {
+    /// The epoch it is in.
+    pub epoch: Epoch,
+    /// The commit that ends the epoch, once it is known here: executed, or certified by a quorum.
+    pub epoch_end: Option<CommitIndex>,
     /// The round of the last own event (a follower: the highest round with a quorum).
     pub round: Round,
     /// The last commit.

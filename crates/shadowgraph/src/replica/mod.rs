@@ -104,7 +104,7 @@ impl Replica {
         Self {
             graph: Graph::new(committee.clone()),
             committer: Committer::new(committee.clone(), schedule),
-            linearizer: Linearizer::new(committee.clone(), parameters),
+            linearizer: Linearizer::new(committee.clone(), config.start, parameters),
             pending: Pending::new(parameters),
             fetch: Fetch::new(committee.clone(), parameters.pull_retry_ms, now_ms),
             pool: Pool::new(parameters),
@@ -147,9 +147,11 @@ impl Replica {
                 commit,
                 outcomes_root,
                 state_root,
+                next,
             } => {
-                self.on_executed(commit, outcomes_root, state_root);
+                self.on_executed(commit, outcomes_root, state_root, next);
             }
+            Input::Foreign { .. } => {}
             Input::Wake => self.proposer.wake_application(self.graph.top()),
         }
         self.progress(now_ms);
@@ -223,6 +225,8 @@ impl Replica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         ReplicaStatus {
+            epoch: self.committee().epoch(),
+            epoch_end: None,
             round: self.me().map_or(self.complete, |_| self.proposer.round()),
             last_commit: self.linearizer.index,
             last_commit_digest: self.linearizer.digest,
@@ -279,8 +283,10 @@ impl Recovery {
         commit: crate::ids::CommitIndex,
         outcomes_root: crate::ids::Digest,
         state_root: crate::ids::Digest,
+        next: Option<Committee>,
     ) {
-        self.replica.on_executed(commit, outcomes_root, state_root);
+        self.replica
+            .on_executed(commit, outcomes_root, state_root, next);
     }
 
     /// The log is at its end: the replica takes part from here on.

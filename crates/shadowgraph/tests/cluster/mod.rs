@@ -128,6 +128,7 @@ impl Cluster {
             chain_id: CHAIN,
             committee: self.committee.clone(),
             me: Some(MemberIndex(seat as u16)),
+            start: EpochStart::default(),
             parameters: self.parameters.clone(),
         }
     }
@@ -220,6 +221,7 @@ impl Cluster {
                 Output::Certificate(certificate) => self.nodes[seat].certificates.push(certificate),
                 Output::Equivocation(proof) => self.nodes[seat].proofs.push(proof),
                 Output::PeerFault { peer, fault } => self.nodes[seat].faults.push((peer, fault)),
+                Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => unreachable!("one epoch"),
                 Output::Halt(reason) => self.nodes[seat].halts.push(reason),
             }
         }
@@ -230,6 +232,7 @@ impl Cluster {
             commit: commit.index,
             outcomes_root: commit.digest,
             state_root: Digest([u8::from(self.diverging.contains(&seat)); 32]),
+            next: None,
         });
         self.nodes[seat].commits.push((self.now_ms, commit));
         if let Some(input) = executed {
