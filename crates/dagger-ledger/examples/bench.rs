@@ -167,6 +167,8 @@ impl Bench {
             time_ms: self.time_ms,
             active_members: &active,
             transactions: checked,
+            epoch: self.ledger.epoch().number,
+            is_checkpoint: false,
         });
         let decided = start.elapsed();
         spent.decide += decided;

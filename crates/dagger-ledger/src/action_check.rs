@@ -1,6 +1,6 @@
 //! The forms and bounds of an action's values, as far as they need no ledger.
 
-use crate::action::{Action, KeyDelegate, Labels, ProposedChange, Report, VmCreate};
+use crate::action::{Action, KeyDelegate, Labels, OperatorKeys, ProposedChange, Report, VmCreate};
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
 
@@ -75,7 +75,20 @@ impl Action {
                 labels(&a.labels)
             }
             Action::Propose(a) => proposed_change(&a.change),
-            Action::Vote(_) => Ok(()),
+            Action::Vote(_) | Action::OperatorLeave(_) => Ok(()),
+            Action::OperatorKeys(a) => operator_keys(a),
+            Action::MachineKey(a) => {
+                check_label(&a.machine).map_err(at("machine"))?;
+                check_key(&a.node_key).map_err(at("node_key"))
+            }
+            Action::Equivocation(a) => {
+                let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+                if a.proof.len() % 2 == 0 && a.proof.bytes().all(hex) {
+                    Ok(())
+                } else {
+                    Err((Code::BadText, "proof"))
+                }
+            }
             Action::AccountQuota(a) => check_label(&a.account).map_err(at("account")),
             Action::AccountRotate(a) => check_key(&a.key).map_err(at("key")),
             Action::KeyDelegate(a) => key_delegate(a),
@@ -179,13 +192,30 @@ fn proposed_change(change: &ProposedChange) -> Checked {
             check_text(add.address.as_deref().unwrap_or(""), 512).map_err(at("address"))?;
             within(add.weight, u32::MAX.into(), "weight")
         }
-        ProposedChange::OperatorRemove(remove) => {
-            check_label(&remove.operator).map_err(at("operator"))
+        ProposedChange::OperatorRemove(of) | ProposedChange::OperatorReseat(of) => {
+            check_label(&of.operator).map_err(at("operator"))
         }
         ProposedChange::Parameters(parameters) => parameters.check().map_err(at("parameters")),
         ProposedChange::Allocation(of) => check_label(&of.operator).map_err(at("operator")),
         ProposedChange::ProtocolVersion(to) => within(to.version.into(), 1_000_000, "version"),
     }
+}
+
+fn operator_keys(keys: &OperatorKeys) -> Checked {
+    let named: Vec<_> = [keys.operator_key, keys.consensus_key, keys.node_key]
+        .into_iter()
+        .flatten()
+        .collect();
+    if named.is_empty() && keys.address.is_none() {
+        return Err((Code::MissingField, "*_key"));
+    }
+    for (i, key) in named.iter().enumerate() {
+        check_key(key).map_err(at("*_key"))?;
+        if named[..i].contains(key) {
+            return Err((Code::KeyInUse, "*_key"));
+        }
+    }
+    check_text(keys.address.as_deref().unwrap_or(""), 512).map_err(at("address"))
 }
 
 /// What a delegated key may be allowed: what an account does with images and VMs.

@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
-use crate::ids::{AccountId, Digest, ImageId, MachineId, OperatorId, VmId};
+use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::records::{MachineState, Phase, ProposalStatus, Reason};
 use crate::transaction::CheckedTransaction;
 
@@ -21,6 +21,10 @@ pub struct CommitInput<'a> {
     pub active_members: &'a [(u16, u64)],
     /// The transactions in order.
     pub transactions: &'a [CheckedTransaction],
+    /// Epoch of the graph that it is of.
+    pub epoch: u64,
+    /// Whether members sign the state after it; only there can an epoch end.
+    pub is_checkpoint: bool,
 }
 
 /// What a commit did.
@@ -32,6 +36,29 @@ pub struct CommitOutput {
     pub changes: Vec<Change>,
     /// Chained root over all outcomes so far. A commit without transactions leaves it as it was.
     pub outcomes_root: [u8; 32],
+    /// The epoch that begins after this commit, which then is the last of its own. Later commits of the old graph are void; the state and
+    /// its root are those of the new epoch already.
+    pub next_epoch: Option<NextEpoch>,
+}
+
+/// An epoch about to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextEpoch {
+    /// Its number.
+    pub epoch: u64,
+    /// Its seats, in their order.
+    pub seats: Vec<NextSeat>,
+}
+
+/// A seat of a committee.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextSeat {
+    /// The operator.
+    pub operator: OperatorId,
+    /// Its consensus key.
+    pub consensus_key: Key,
+    /// Its votes.
+    pub weight: u64,
 }
 
 /// What became of one transaction. An outcome of `repeated` says nothing about the first execution: keep the first outcome.
@@ -179,6 +206,24 @@ pub enum Change {
     },
     /// The ledger's parameters or the version of its rules changed.
     ParametersChanged,
+    /// A member was proven to have signed two events of one round.
+    Equivocation {
+        /// The operator.
+        operator: OperatorId,
+        /// Epoch of the events.
+        epoch: u64,
+        /// Their round.
+        round: u64,
+    },
+    /// An epoch ended with this commit.
+    EpochEnded {
+        /// The epoch that begins.
+        next: u64,
+        /// Its seats.
+        seats: u16,
+        /// Weight of members that may be faulty in it. 0: any faulty member stops the network or breaks it.
+        fault_weight: u64,
+    },
     /// The mass-failover brake went on or off.
     Brake {
         /// On or off.

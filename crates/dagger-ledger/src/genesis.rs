@@ -91,6 +91,13 @@ pub struct Parameters {
     pub history_max: u32,
     /// A proposal closes after this time.
     pub proposal_ms: u64,
+    /// An epoch ends at the first checkpoint after this much commit time, however little happened: it bounds what a node reads back
+    /// when it starts.
+    pub epoch_ms: u64,
+    /// An epoch ends at the first checkpoint after this many transactions.
+    pub epoch_transactions: u64,
+    /// An operator's consensus key changes at most once within this time: each change ends an epoch.
+    pub rotate_ms: u64,
 }
 
 impl Default for Parameters {
@@ -114,6 +121,9 @@ impl Default for Parameters {
             image_replicas_min: 0,
             history_max: 16,
             proposal_ms: 7 * 24 * 3_600_000,
+            epoch_ms: 6 * 3_600_000,
+            epoch_transactions: 200_000,
+            rotate_ms: 60_000,
         }
     }
 }
@@ -139,6 +149,9 @@ impl Parameters {
         }
         if !(1_000..=DAY_MS).contains(&self.horizon_ms)
             || !(1_000..=366 * DAY_MS).contains(&self.proposal_ms)
+            || !(1_000..=366 * DAY_MS).contains(&self.epoch_ms)
+            || self.rotate_ms > 366 * DAY_MS
+            || !(1..=1 << 40).contains(&self.epoch_transactions)
         {
             return Err(Code::OutOfRange);
         }

@@ -41,6 +41,58 @@ pub struct OperatorRecord {
     pub sponsored_vms: u64,
     /// See `sponsored_vms`.
     pub sponsored: Resources,
+    /// Ledger time of the last change of its consensus key.
+    pub rotated_ms: u64,
+    /// Why it has no seat although it is active.
+    pub unseated: Option<Unseated>,
+}
+
+impl OperatorRecord {
+    /// Whether it has a seat from the next epoch on.
+    pub fn is_seated(&self) -> bool {
+        self.status == OperatorStatus::Active && self.unseated.is_none()
+    }
+}
+
+/// The proof that cost an operator its seat.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+pub struct Unseated {
+    /// The consensus key that signed twice.
+    pub consensus_key: Key,
+    /// Epoch of the two events.
+    pub epoch: u64,
+    /// Their round.
+    pub round: u64,
+}
+
+/// Where the network stands in epochs.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+pub struct EpochRecord {
+    /// Number of the present epoch.
+    pub number: u64,
+    /// Last commit of the epoch before; 0 for the first epoch.
+    pub start_commit: u64,
+    /// Time of that commit, or of genesis.
+    pub start_ms: u64,
+    /// Transactions ordered since then.
+    pub transactions: u64,
+    /// Seats of the epoch before, whose double signatures still count.
+    pub former: Vec<FormerSeat>,
+}
+
+/// A seat of the epoch before.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+pub struct FormerSeat {
+    /// The operator.
+    pub operator: OperatorId,
+    /// Its consensus key then.
+    pub consensus_key: Key,
 }
 
 /// Whether an operator has a say.
@@ -51,7 +103,7 @@ pub struct OperatorRecord {
 pub enum OperatorStatus {
     /// It has a seat, or will have one with the next epoch.
     Active,
-    /// It was removed: its keys mean nothing, and its seat goes with the next epoch.
+    /// It left or was removed: its keys mean nothing, and its seat goes with the next epoch.
     Removed,
 }
 

@@ -344,6 +344,8 @@ impl Match {
             time_ms: self.cloud.time_ms,
             active_members: &active,
             transactions: &real,
+            epoch: 0,
+            is_checkpoint: false,
         });
         self.note(&output);
         let codes: Vec<Code> = output.outcomes.iter().map(|outcome| outcome.code).collect();

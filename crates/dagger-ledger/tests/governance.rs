@@ -57,8 +57,7 @@ fn an_operator_is_admitted_by_a_quorum_and_seated_with_the_next_epoch() {
     cloud.ok(vec![add]);
     let seats = cloud.ledger.pending_committee().expect("another committee");
     assert_eq!((seats.len(), seats[4].operator), (5, OperatorId(4)));
-    cloud.ledger.begin_epoch();
-    cloud.awake.push(true);
+    cloud.checkpoint();
     assert_eq!(cloud.ledger.pending_committee(), None);
     cloud.run(60_000);
     let old = |m: &MachineRecord| m.operator == OperatorId(4) || m.state == MachineState::Up;
@@ -97,8 +96,7 @@ fn an_operator_that_is_removed_loses_its_say_and_its_machines_drain() {
     cloud.ok(vec![report]);
     let restored = Ledger::restore(&cloud.ledger.snapshot()).expect("a good snapshot");
     assert_eq!(restored.operators().count(), 5);
-    cloud.ledger.begin_epoch();
-    cloud.awake.pop();
+    cloud.checkpoint();
     cloud.run(10_000);
     assert_eq!(cloud.ledger.operator(OperatorId(4)).unwrap().member, None);
 }

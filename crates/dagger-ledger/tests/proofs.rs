@@ -127,6 +127,8 @@ fn outcomes_are_proved_under_any_later_checkpoint() {
             time_ms: cloud.time_ms,
             active_members: &[],
             transactions: &batch,
+            epoch: 0,
+            is_checkpoint: true,
         };
         let output = cloud.ledger.execute(&input);
         cloud.next_commit += 1;
@@ -184,6 +186,8 @@ fn a_snapshot_restores_to_identical_roots_and_goes_on_alike() {
             time_ms: cloud.time_ms,
             active_members: &[(0, index + 1_000), (1, index + 1_000), (3, index + 1_000)],
             transactions: &[],
+            epoch: 0,
+            is_checkpoint: true,
         };
         assert_eq!(copy_after.execute(&input), cloud.ledger.execute(&input));
         assert_eq!(copy_after.state_root(), cloud.ledger.state_root());

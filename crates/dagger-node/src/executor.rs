@@ -189,6 +189,9 @@ impl Executor {
             time_ms: commit.time_ms,
             active_members: &active_members,
             transactions: &transactions,
+            epoch: commit.epoch.0,
+            // The graph does not change its committee yet: no epoch ends.
+            is_checkpoint: false,
         };
         let mut ledger = self.shared.ledger.write().expect("no holder panics");
         let output = ledger.execute(&input);

@@ -39,7 +39,7 @@ impl Ledger {
     /// Executes one commit. The only way in which the state moves.
     ///
     /// # Panics
-    /// If the commit is not later than the last: the caller would fork the ledger.
+    /// If the commit is not the one after the last, or not of the present epoch: the caller would fork the ledger.
     pub fn execute(&mut self, input: &CommitInput<'_>) -> CommitOutput {
         if let Some(last) = self.clock.commit_index {
             assert!(
@@ -48,6 +48,13 @@ impl Ledger {
                 input.index
             );
         }
+        assert!(
+            input.epoch == self.epoch.number,
+            "commit {} of epoch {} in epoch {}: it is void",
+            input.index,
+            input.epoch,
+            self.epoch.number
+        );
         let passed_ms = self.advance_clock(input);
         self.note_fresh(input.active_members);
         self.replay.expire(self.clock.time_ms);
@@ -70,10 +77,12 @@ impl Ledger {
             self.expire_proposals();
         }
         self.chain_outcomes(&outcomes);
+        let next_epoch = self.end_epoch(input);
         CommitOutput {
             outcomes,
             changes: std::mem::take(&mut self.changes),
             outcomes_root: self.clock.outcomes_root,
+            next_epoch,
         }
     }
 
@@ -164,6 +173,10 @@ impl Ledger {
         match &transaction.action {
             Action::Propose(a) => self.propose(principal.operator()?, a),
             Action::Vote(a) => self.vote(principal.operator()?, a),
+            Action::OperatorKeys(a) => self.operator_keys(principal.operator()?, a),
+            Action::OperatorLeave(_) => self.operator_leave(principal.operator()?),
+            Action::MachineKey(a) => self.machine_key(principal.operator()?, a),
+            Action::Equivocation(a) => self.equivocation(a),
             Action::AccountQuota(a) => self.account_quota(principal.operator()?, a),
             Action::MachineUpdate(a) => self.machine_update(principal.operator()?, a),
             Action::AccountRotate(a) => self.account_rotate(principal.account()?, a),

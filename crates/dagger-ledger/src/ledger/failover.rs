@@ -7,7 +7,7 @@ use crate::action::Failover;
 use crate::commit::Change;
 use crate::ids::{MachineId, VmId};
 use crate::ledger::Ledger;
-use crate::records::{MachineState, Phase, Reason, Sweep};
+use crate::records::{MachineState, OperatorStatus, Phase, Reason, Sweep};
 
 /// The mass-failover brake: a flood of lapses is more likely a fault of the network than of so many machines, and must not move everything at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -195,6 +195,13 @@ impl Ledger {
     pub(super) fn drain_machines(&mut self) {
         let machines: Vec<MachineId> = self.indexes.draining.iter().copied().collect();
         for machine in machines {
+            let record = self.machine(machine).expect("indexed");
+            let owner = &self.operators[record.operator.index()];
+            if record.vms == 0 && owner.status == OperatorStatus::Removed {
+                // Nobody is left who could take it out.
+                self.machine_goes(machine);
+                continue;
+            }
             if self.machine(machine).expect("indexed").state != MachineState::Up {
                 continue;
             }

@@ -19,7 +19,7 @@ impl Ledger {
     }
 
     /// Weight that may be faulty: f = (W - 1) / 3.
-    fn fault_weight(&self) -> u64 {
+    pub(super) fn fault_weight(&self) -> u64 {
         (self.total_weight() - 1) / 3
     }
 

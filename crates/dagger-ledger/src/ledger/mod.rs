@@ -2,6 +2,8 @@
 //! one; the only ways in are [`Ledger::execute`] and [`Ledger::restore`].
 
 mod dirty;
+mod epochs;
+mod equivocation;
 mod execute;
 mod explain_rule;
 mod failover;
@@ -11,6 +13,7 @@ mod invariants;
 mod keys;
 mod leases;
 mod objects;
+mod operators;
 pub(crate) mod outcomes;
 mod phases;
 mod placement;
@@ -25,7 +28,6 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use governance::NextSeat;
 pub use snapshot::RestoreError;
 pub use state_root::StateKey;
 
@@ -33,8 +35,8 @@ use crate::commit::Change;
 use crate::genesis::{Genesis, Parameters};
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::records::{
-    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, OperatorStatus, ProposalRecord,
-    Resources, Usage, VmRecord,
+    AccountRecord, EpochRecord, ImageRecord, MachineRecord, OperatorRecord, OperatorStatus,
+    ProposalRecord, Resources, Usage, VmRecord,
 };
 use dirty::Dirty;
 use failover::Brake;
@@ -51,6 +53,7 @@ pub struct Ledger {
     clock: Clock,
     operators: Vec<OperatorRecord>,
     members: Vec<Seat>,
+    epoch: EpochRecord,
     machines: Vec<Option<MachineRecord>>,
     accounts: Vec<AccountRecord>,
     images: Vec<ImageRecord>,
@@ -85,6 +88,7 @@ struct Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 struct Seat {
     operator: OperatorId,
+    consensus_key: Key,
     weight: u64,
     newest_round: Option<u64>,
     /// Active time of the last commit that held a new event of it.
@@ -112,11 +116,14 @@ impl Ledger {
             allocation: None,
             sponsored_vms: 0,
             sponsored: Resources::default(),
+            rotated_ms: 0,
+            unseated: None,
         };
         let operators: Vec<OperatorRecord> =
             genesis.operators.iter().enumerate().map(operator).collect();
         let seat = |o: &OperatorRecord| Seat {
             operator: o.id,
+            consensus_key: o.consensus_key,
             weight: o.weight,
             newest_round: None,
             fresh_active_ms: None,
@@ -134,6 +141,10 @@ impl Ledger {
             },
             members: operators.iter().map(seat).collect(),
             operators,
+            epoch: EpochRecord {
+                start_ms: genesis.time_ms,
+                ..EpochRecord::default()
+            },
             machines: Vec::new(),
             accounts: Vec::new(),
             images: Vec::new(),

@@ -91,7 +91,7 @@ impl Ledger {
     }
 
     /// A machine that the operator owns, by name.
-    fn own_machine(&self, operator: OperatorId, name: &str) -> Result<MachineId, Code> {
+    pub(super) fn own_machine(&self, operator: OperatorId, name: &str) -> Result<MachineId, Code> {
         let machine = self.machine_by_name(name).ok_or(Code::UnknownMachine)?;
         if machine.operator == operator {
             Ok(machine.id)
@@ -147,15 +147,16 @@ impl Ledger {
         if self.machine(id).expect("own").vms > 0 {
             return Err(Code::MachineNotEmpty.into());
         }
-        let machine = self.machines[id.index()].take().expect("own");
-        self.indexes.machine_names.remove(name);
-        match self.indexes.keys.get_mut(&machine.node_key) {
-            Some(Principal::Node {
-                member: Some(_),
-                machine,
-            }) => *machine = None,
-            _ => drop(self.indexes.keys.remove(&machine.node_key)),
-        }
+        self.machine_goes(id);
+        Ok(Some(Subject::Machine(id)))
+    }
+
+    /// Takes an empty machine out of the state.
+    pub(super) fn machine_goes(&mut self, id: MachineId) {
+        let machine = self.machines[id.index()].take().expect("it is there");
+        assert!(machine.vms == 0, "its VMs would be nowhere");
+        self.indexes.machine_names.remove(&machine.name);
+        self.node_key_goes(&machine.node_key, false);
         self.indexes.not_up.remove(&id);
         self.indexes.draining.remove(&id);
         self.indexes
@@ -169,7 +170,6 @@ impl Ledger {
             .removed
             .push(StateKey::Machine(machine.name).hash());
         self.changes.push(Change::MachineRemoved { machine: id });
-        Ok(Some(Subject::Machine(id)))
     }
 
     pub(super) fn image_publish(&mut self, account: AccountId, publish: &ImagePublish) -> Done {

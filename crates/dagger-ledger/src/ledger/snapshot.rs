@@ -10,10 +10,11 @@ use crate::ledger::failover::Brake;
 use crate::ledger::replay::ReplayImage;
 use crate::ledger::{Clock, Ledger, Seat};
 use crate::records::{
-    AccountRecord, ImageRecord, MachineRecord, OperatorRecord, ProposalRecord, VmRecord,
+    AccountRecord, EpochRecord, ImageRecord, MachineRecord, OperatorRecord, ProposalRecord,
+    VmRecord,
 };
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +40,7 @@ struct Image {
     clock: Clock,
     operators: Vec<OperatorRecord>,
     members: Vec<Seat>,
+    epoch: EpochRecord,
     /// Slots, so that ids of removed machines are not given again.
     machines: Vec<Option<MachineRecord>>,
     accounts: Vec<AccountRecord>,
@@ -63,6 +65,7 @@ impl Ledger {
             clock: self.clock,
             operators: self.operators.clone(),
             members: self.members.clone(),
+            epoch: self.epoch.clone(),
             machines: self.machines.clone(),
             accounts: self.accounts.clone(),
             images: self.images.clone(),
@@ -111,6 +114,7 @@ impl Ledger {
             clock: image.clock,
             operators: image.operators,
             members: image.members,
+            epoch: image.epoch,
             machines: image.machines,
             accounts: image.accounts,
             images: image.images,

@@ -36,6 +36,8 @@ pub enum StateKey {
     Vm(String, String),
     /// A proposal, by number.
     Proposal(u64),
+    /// The present epoch and the seats of the one before.
+    Epoch,
 }
 
 impl StateKey {
@@ -141,6 +143,7 @@ impl Ledger {
             StateKey::Proposal(id) => self.proposals.get(id).map(hash::encode),
             StateKey::Clock => Some(hash::encode(&self.clock)),
             StateKey::Members => Some(hash::encode(&self.members)),
+            StateKey::Epoch => Some(hash::encode(&self.epoch)),
             StateKey::Replay => Some(hash::encode(&self.replay.summary())),
             StateKey::Brake => Some(hash::encode(&self.brake)),
             StateKey::Counters => Some(hash::encode(&self.counters())),
@@ -170,6 +173,7 @@ impl Ledger {
         let singletons = [
             (StateKey::Clock, record_hash(&self.clock)),
             (StateKey::Members, record_hash(&self.members)),
+            (StateKey::Epoch, record_hash(&self.epoch)),
             (StateKey::Replay, record_hash(&self.replay.summary())),
             (StateKey::Brake, record_hash(&self.brake)),
             (StateKey::Counters, record_hash(&counters)),

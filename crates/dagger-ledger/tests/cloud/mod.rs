@@ -13,6 +13,8 @@ pub struct Cloud {
     /// Members whose events stand in the next commits.
     pub awake: Vec<bool>,
     pub changes: Vec<Change>,
+    /// Whether commits are checkpoints, at which alone an epoch ends.
+    pub checkpoint: bool,
 }
 
 pub const START_MS: u64 = 1_800_000_000_000;
@@ -109,6 +111,7 @@ impl Cloud {
             salt: 0,
             awake: vec![true; operators as usize],
             changes: Vec::new(),
+            checkpoint: false,
         }
     }
 
@@ -228,8 +231,13 @@ impl Cloud {
             time_ms: self.time_ms,
             active_members: &active,
             transactions,
+            epoch: self.ledger.epoch().number,
+            is_checkpoint: self.checkpoint,
         });
         self.next_commit += 1;
+        if output.next_epoch.is_some() {
+            self.awake = vec![true; self.ledger.committee().len()];
+        }
         self.changes.extend(output.changes);
         self.ledger.invariants().expect("invariants");
         output
@@ -237,6 +245,13 @@ impl Cloud {
             .iter()
             .map(|outcome| (outcome.code, outcome.subject))
             .collect()
+    }
+
+    /// A commit at which an epoch may end.
+    pub fn checkpoint(&mut self) {
+        self.checkpoint = true;
+        self.commit(10, &[]);
+        self.checkpoint = false;
     }
 
     /// A commit in which everything must be executed.

@@ -464,6 +464,26 @@ fn change_text(ledger: &Ledger, change: &Change) -> String {
             format!("proposal {proposal} is {}", word(status))
         }
         Change::ParametersChanged => "parameters changed".to_owned(),
+        Change::Equivocation {
+            operator,
+            epoch,
+            round,
+        } => format!(
+            "operator {} signed two events of epoch {epoch}, round {round}, and loses its seat",
+            operator_name(ledger, *operator)
+        ),
+        Change::EpochEnded {
+            next,
+            seats,
+            fault_weight: 0,
+        } => format!("epoch {next} begins with {seats} seats, none of which may fail"),
+        Change::EpochEnded {
+            next,
+            seats,
+            fault_weight,
+        } => format!(
+            "epoch {next} begins with {seats} seats, of which weight {fault_weight} may fail"
+        ),
         Change::VmPlaced {
             vm,
             machine,

@@ -1,14 +1,17 @@
 //! What a transaction can ask for: the kinds of action with their fields, as they stand in the signed JSON.
 //! Which key may ask for what is decided at execution; the forms of values are checked in `action_check.rs`.
 
+mod operators;
+
 use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::genesis::Parameters;
 use crate::ids::{Digest, Key, MachineId, VmId};
 use crate::manifest::ImageManifest;
+
+pub use operators::*;
 
 /// Labels: DNS labels to short texts.
 pub type Labels = BTreeMap<String, String>;
@@ -38,6 +41,14 @@ pub enum Action {
     Propose(Propose),
     /// Operator: votes on an open proposal.
     Vote(Vote),
+    /// Operator: other keys for itself; the old ones mean nothing any more.
+    OperatorKeys(OperatorKeys),
+    /// Operator: gives up its seat with the next epoch and its say at once; its machines drain.
+    OperatorLeave(OperatorLeave),
+    /// Operator: another node key for one of its machines.
+    MachineKey(MachineKey),
+    /// Anybody: proof that a member signed two events of one round; it loses its seat with the next epoch.
+    Equivocation(Equivocation),
     /// Operator: the most that an account it sponsors may have.
     AccountQuota(AccountQuota),
     /// Account: another key for the account.
@@ -84,6 +95,10 @@ impl Action {
             Action::MachineUpdate(_) => "machine_update",
             Action::Propose(_) => "propose",
             Action::Vote(_) => "vote",
+            Action::OperatorKeys(_) => "operator_keys",
+            Action::OperatorLeave(_) => "operator_leave",
+            Action::MachineKey(_) => "machine_key",
+            Action::Equivocation(_) => "equivocation",
             Action::AccountQuota(_) => "account_quota",
             Action::AccountRotate(_) => "account_rotate",
             Action::KeyDelegate(_) => "key_delegate",
@@ -153,110 +168,6 @@ pub struct MachineUpdate {
     /// All labels it has from now on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
-}
-
-/// See [`Action::Propose`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Propose {
-    /// What would change.
-    pub change: ProposedChange,
-}
-
-/// What operators decide together. In JSON `{"kind": {...}}`.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ProposedChange {
-    /// A new operator, with a seat from the next epoch on.
-    OperatorAdd(OperatorAdd),
-    /// An operator loses its say at once and its seat with the next epoch; its machines drain.
-    OperatorRemove(OperatorName),
-    /// The ledger's parameters, all of them.
-    Parameters(Parameters),
-    /// The most that the accounts an operator sponsors may have together.
-    Allocation(OperatorAllocation),
-    /// Rules of another version, from the next epoch on.
-    ProtocolVersion(ProtocolVersion),
-}
-
-/// See [`ProposedChange::OperatorAdd`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorAdd {
-    /// Unique name, a DNS label.
-    pub name: String,
-    /// Cold key that signs the operator's transactions.
-    pub operator_key: Key,
-    /// Key that signs events and checkpoints.
-    pub consensus_key: Key,
-    /// Transport identity of the member's node.
-    pub node_key: Key,
-    /// Votes of the seat.
-    pub weight: u64,
-    /// Where the node can be dialled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-}
-
-/// An operator, by name.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorName {
-    /// Name of the operator.
-    pub operator: String,
-}
-
-/// See [`ProposedChange::Allocation`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OperatorAllocation {
-    /// Name of the operator.
-    pub operator: String,
-    /// The most; without it nothing is limited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub allocation: Option<Quota>,
-}
-
-/// See [`ProposedChange::ProtocolVersion`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ProtocolVersion {
-    /// The version.
-    pub version: u32,
-}
-
-/// The most that may be held at a time.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
-)]
-#[serde(deny_unknown_fields)]
-pub struct Quota {
-    /// VMs.
-    pub vms: u64,
-    /// Virtual CPUs.
-    pub vcpus: u64,
-    /// Memory, MiB.
-    pub memory_mib: u64,
-    /// Disk, MiB.
-    pub disk_mib: u64,
-}
-
-/// See [`Action::Vote`].
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Vote {
-    /// Number of the proposal.
-    pub proposal: u64,
-    /// For or against.
-    pub approve: bool,
 }
 
 /// See [`Action::AccountQuota`].
