@@ -7,13 +7,28 @@ use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Only one thread cleans up at a time; a second one finds nothing left to do.
 static CLEANING: Mutex<()> = Mutex::new(());
 
 /// Marks a network that was kept on purpose, so that the next demo does not end it unasked.
 const KEPT: &str = "kept";
+
+/// Set by the signal's handler itself, so before a child that the same Ctrl-C ended can be reaped.
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Never returns once the demo is interrupted: what a child then says is no failure to report, and
+/// the thread that cleans up ends the process.
+pub fn stop_here_if_interrupted() {
+    while INTERRUPTED
+        .get()
+        .is_some_and(|flag| flag.load(Ordering::SeqCst))
+    {
+        std::thread::park();
+    }
+}
 
 /// Ends the network and removes its files when dropped, unless kept.
 pub struct Cleanup {
@@ -34,6 +49,10 @@ impl Cleanup {
         }
         clean(&root)?;
         let on_signal = root.clone();
+        let flag = INTERRUPTED.get_or_init(Arc::default);
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(flag))?;
+        }
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {

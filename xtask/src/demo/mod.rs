@@ -48,7 +48,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     let mut cloud = Cloud::new();
     let cleanup = Cleanup::arm(&cloud)?;
     screen.step("Build: release binaries and a micro guest");
-    let parts = build(&screen, args)?;
+    let parts = build(&screen, args).inspect_err(|_| interrupt::stop_here_if_interrupted())?;
     std::fs::create_dir_all(cloud.config())?;
     screen.start_clock();
     let mut story = Story::new(&mut screen, &mut cloud, Deadline::after(PATIENCE));

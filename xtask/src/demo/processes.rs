@@ -1,6 +1,7 @@
 //! The processes of the demo: children that Ctrl-C ends, and those of its network, found by the
 //! directory they run in (nodes, shims and hypervisors are detached on purpose).
 
+use super::interrupt::stop_here_if_interrupted;
 use anyhow::{Context, Result, anyhow};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -43,13 +44,14 @@ impl Running {
         Ok(Self { child })
     }
 
-    /// Waits for the end and returns what was printed into pipes.
+    /// Waits for the end and returns what was printed into pipes. Does not return when interrupted.
     pub fn finish(self) -> Result<Output> {
         let pid = self.child.id().cast_signed();
         let output = self.child.wait_with_output();
         if let Some(pids) = children().as_mut() {
             pids.remove(&pid);
         }
+        stop_here_if_interrupted();
         Ok(output?)
     }
 }
