@@ -299,7 +299,10 @@ impl Node {
             Output::Equivocation(proof) => effects.push(Effect::Equivocation(proof)),
             Output::PeerFault { peer, fault } => effects.push(Effect::Fault(peer, fault)),
             // The toy application ends no epoch.
-            Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => {}
+            Output::EpochEnded(_)
+            | Output::NeedsSnapshot { .. }
+            | Output::ReadEpochEnd { .. }
+            | Output::Returned(_) => {}
             Output::Halt(reason) => effects.push(Effect::Halt(reason)),
         }
     }

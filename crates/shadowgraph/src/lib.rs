@@ -105,6 +105,7 @@ mod committer_naive_tests;
 #[cfg(test)]
 mod dag_text;
 mod epoch;
+mod epochs;
 mod equivocation;
 mod event;
 mod graph;
@@ -128,6 +129,7 @@ pub use committee::{
     COMMITTEE_MEMBERS_MAX, COMMITTEE_WEIGHT_MAX, Committee, CommitteeError, Member, MemberSet,
 };
 pub use epoch::{EpochEnd, EpochEndError, EpochStart};
+pub use epochs::{Recovery, Replica};
 pub use equivocation::{EquivocationProof, ProofError, SignedHeader};
 pub use event::{
     DecodeError, EVENT_BYTES_MAX, EVENT_TRANSACTIONS_MAX, EVENT_VERSION, EVENT_VOTES_MAX,
@@ -140,6 +142,4 @@ pub use message::{
     REQUEST_EVENTS_MAX, Recipient, Request, StoreRequest, SyncRequest, Wake,
 };
 pub use parameters::{Config, Parameters};
-pub use replica::{
-    HaltReason, Input, Output, PeerFault, Recovery, Replica, ReplicaStatus, SubmitError,
-};
+pub use replica::{HaltReason, Input, Output, PeerFault, ReplicaStatus, SubmitError};

@@ -50,7 +50,7 @@ impl Pool {
     }
 
     /// Puts transactions back to the front, in their order. They were accepted once, so no bound refuses them; there
-    /// are never more than the own events of the collection depth carried.
+    /// are never more than the own events of the collection depth carried, or what pended when an epoch ended.
     pub(crate) fn put_back(&mut self, transactions: impl DoubleEndedIterator<Item = Bytes>) {
         for transaction in transactions.rev() {
             self.bytes += cost(&transaction);
@@ -70,6 +70,25 @@ impl Pool {
         }
         self.bytes -= bytes;
         self.waiting.drain(..taken).collect()
+    }
+
+    /// Takes everything.
+    pub(crate) fn take_all(&mut self) -> VecDeque<Bytes> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Takes out one transaction that turns out to be in an own event of the log already.
+    pub(crate) fn remove(&mut self, transaction: &Bytes) {
+        // They were made in this order: nearly always the first.
+        let found = self
+            .waiting
+            .iter()
+            .position(|waiting| waiting == transaction);
+        if let Some(position) = found {
+            self.waiting.remove(position);
+            self.bytes -= cost(transaction);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -76,7 +76,7 @@ impl VoteBook {
             return None;
         }
         let signatures = std::mem::take(&mut ballot.signatures).into_iter().collect();
-        self.close(checkpoint.commit);
+        self.seal(checkpoint.commit);
         Some(CheckpointCertificate {
             checkpoint,
             signatures,
@@ -104,8 +104,8 @@ impl VoteBook {
     }
 
     /// A certificate seals everything before it: older votes are of no use.
-    fn close(&mut self, commit: CommitIndex) {
-        self.certified = Some(commit);
+    pub(crate) fn seal(&mut self, commit: CommitIndex) {
+        self.certified = self.certified.max(Some(commit));
         self.open.retain(|(open, _), _| *open > commit);
         for voted in &mut self.of_member {
             voted.retain(|checkpoint| checkpoint.commit > commit);

@@ -239,7 +239,10 @@ impl ReplicaThread {
                     tracing::warn!(code = "E_PEER_FAULT", ?peer, %fault, "a peer broke the protocol");
                 }
                 // The ledger ends no epoch yet.
-                Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => {}
+                Output::EpochEnded(_)
+                | Output::NeedsSnapshot { .. }
+                | Output::ReadEpochEnd { .. }
+                | Output::Returned(_) => {}
                 Output::Halt(reason) => return Err(halted(&self.shared, reason)),
             }
         }

@@ -118,10 +118,17 @@ fn other_forms_are_refused() {
         .seal(maker.key(MemberIndex(1)))
         .bytes()
         .to_vec();
-    bytes[0] = 2;
+    bytes[0] = 1;
+    assert_eq!(
+        UnverifiedEvent::decode(bytes.clone().into()).unwrap_err(),
+        DecodeError::UnknownVersion(1)
+    );
+    let vote_at = FIXED_HEADER_BYTES + 4 + 4 * PARENT_BYTES + 4;
+    bytes[0] = EVENT_VERSION;
+    bytes[vote_at + VOTE_TAG_AT] = 2;
     assert_eq!(
         UnverifiedEvent::decode(bytes.into()).unwrap_err(),
-        DecodeError::UnknownVersion(2)
+        DecodeError::Vote
     );
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use super::{HaltReason, Output, PeerFault, Replica};
+use super::{EpochReplica, HaltReason, Output, PeerFault};
 use crate::equivocation::EquivocationProof;
 use crate::event::{EventRef, VerifiedEvent};
 use crate::message::Peer;
 use crate::sync::{Added, Step};
 
-impl Replica {
-    pub(super) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
+impl EpochReplica {
+    pub(crate) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
         let step = self.fetch.answer(now_ms, from, &events);
         for event in events {
             self.accept(now_ms, from, event);
@@ -125,6 +125,7 @@ impl Replica {
     /// One event enters the graph: persisted, counted, its votes read.
     pub(super) fn insert(&mut self, now_ms: u64, event: VerifiedEvent) {
         let handle = self.graph.insert(event.clone());
+        self.ending.progressed(now_ms);
         self.output(Output::Persist(event.clone()));
         self.committer.observe(&self.graph, handle);
         let quorum = self.committee().quorum_weight();
@@ -150,9 +151,12 @@ impl Replica {
             self.committer
                 .committed(commit.leader.round, &commit.events);
             self.pacing.committed(commit.leader.round);
-            self.proposer.committed(&commit);
-            self.checkpoints.committed(&commit);
-            self.output(Output::Commit(commit));
+            self.settle_own(&commit);
+            // docs/protocol.md 10.1: after the end commits only move the floor.
+            if !self.ending.voids(commit.index) {
+                self.checkpoints.committed(&commit);
+                self.output(Output::Commit(commit));
+            }
             complete.extend(self.collect());
         }
         complete
@@ -175,7 +179,7 @@ impl Replica {
     }
 
     /// Takes an event of the own log, which holds ancestors first.
-    pub(super) fn restore(&mut self, now_ms: u64, event: VerifiedEvent) {
+    pub(crate) fn restore(&mut self, now_ms: u64, event: VerifiedEvent) {
         let reference = *event.reference();
         let useless =
             reference.round <= self.graph.floor() || self.graph.find(&reference).is_some();
@@ -184,6 +188,10 @@ impl Replica {
         }
         if self.me() == Some(reference.creator) {
             self.proposer.made(&event);
+            // What an ended epoch left pending may have gone into this one.
+            for transaction in event.transactions() {
+                self.pool.remove(&transaction);
+            }
         }
         if self
             .graph

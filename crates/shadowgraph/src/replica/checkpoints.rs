@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{HaltReason, Output, Replica};
+use super::{EpochReplica, HaltReason, Output};
 use crate::checkpoint::{Checkpoint, CheckpointCertificate, CheckpointVote};
 use crate::commit::Commit;
 use crate::committee::Committee;
@@ -70,6 +70,27 @@ impl Checkpoints {
         }
     }
 
+    /// No commit above this one counts. docs/protocol.md 10.1
+    pub(super) fn end_at(&mut self, last: CommitIndex) {
+        self.last = last;
+        self.unexecuted.retain(|commit, _| *commit <= last);
+    }
+
+    /// A certificate for `commit` came from elsewhere than from votes.
+    pub(super) fn seal(&mut self, commit: CommitIndex) {
+        self.book.seal(commit);
+    }
+
+    /// Whether a checkpoint before `commit` is not executed yet, and so may end the epoch.
+    pub(super) fn may_end_before(&self, commit: CommitIndex) -> bool {
+        let first = self.first_unexecuted();
+        first.is_some_and(|first| first < commit)
+    }
+
+    fn first_unexecuted(&self) -> Option<CommitIndex> {
+        self.unexecuted.keys().next().copied()
+    }
+
     pub(super) fn certified(&self) -> Option<CommitIndex> {
         self.book.certified()
     }
@@ -91,9 +112,9 @@ impl Checkpoints {
     }
 }
 
-impl Replica {
+impl EpochReplica {
     /// docs/protocol.md 9.2
-    pub(super) fn on_executed(
+    pub(crate) fn on_executed(
         &mut self,
         commit: CommitIndex,
         outcomes_root: Digest,
@@ -112,7 +133,18 @@ impl Replica {
             time_ms: unexecuted.time_ms,
             next_committee: next.as_ref().map(Committee::digest),
         };
+        // Answers come in order: an earlier checkpoint without one was executed in an earlier life.
+        self.checkpoints
+            .unexecuted
+            .retain(|earlier, _| *earlier > commit);
         self.checkpoints.executed.insert(commit, checkpoint);
+        match next {
+            None => self.proposer.settled(self.checkpoints.first_unexecuted()),
+            Some(next) => self.end_executed(checkpoint, next),
+        }
+        if self.halted {
+            return;
+        }
         if let Some(certificate) = self.checkpoints.ahead.remove(&commit) {
             self.compare(&certificate);
             return;
@@ -148,9 +180,15 @@ impl Replica {
         }
     }
 
-    fn certify(&mut self, certificate: CheckpointCertificate) {
+    pub(super) fn certify(&mut self, certificate: CheckpointCertificate) {
         let commit = certificate.checkpoint.commit;
         self.output(Output::Certificate(certificate.clone()));
+        if certificate.checkpoint.next_committee.is_some() {
+            self.end_certified(certificate.clone());
+            if self.halted {
+                return;
+            }
+        }
         self.checkpoints
             .unsent
             .retain(|vote| vote.checkpoint.commit > commit);

@@ -1,7 +1,7 @@
 //! Messages: frontier exchange, requests made and answered, wake hints, and the question for the own latest event
 //! before signing. docs/protocol.md 7.6 to 7.11, 8.5.
 
-use super::{Output, PeerFault, Replica};
+use super::{EpochReplica, Output, PeerFault};
 use crate::committee::{MemberSet, seat_of};
 use crate::event::EventRef;
 use crate::ids::{MemberIndex, Round};
@@ -82,11 +82,14 @@ impl Gossip {
     }
 }
 
-impl Replica {
-    /// Begins to take part: first asks a quorum for the own latest event. docs/protocol.md 8.5
-    pub(super) fn start(&mut self, now_ms: u64) {
+impl EpochReplica {
+    /// Begins to take part: unless it is `proven` that this key has signed nothing else in the epoch, first asks a quorum
+    /// for the own latest event. docs/protocol.md 8.5, 10.8
+    pub(crate) fn start(&mut self, now_ms: u64, proven: bool) {
         let committee = self.committee().clone();
-        if let Some(me) = self.me() {
+        if proven {
+            self.proposer.signing = true;
+        } else if let Some(me) = self.me() {
             let mut answered = MemberSet::default();
             answered.insert(&committee, me);
             self.gossip.probe = Some((self.gossip.asked + 1, answered));
@@ -136,6 +139,13 @@ impl Replica {
         }
     }
 
+    /// Asks a peer how far it is.
+    pub(crate) fn ask_frontier(&mut self, to: Peer) {
+        let number = self.gossip.number();
+        let frontier = self.frontier(Exchange::Ask(number));
+        self.send(Recipient::One(to), frontier);
+    }
+
     fn frontier(&self, exchange: Exchange) -> Message {
         Message::Frontier(Frontier {
             epoch: self.committee().epoch(),
@@ -173,17 +183,17 @@ impl Replica {
         self.send(Recipient::One(Peer::Member(seat)), frontier);
     }
 
-    pub(super) fn on_message(&mut self, now_ms: u64, from: Peer, message: Message) {
+    pub(crate) fn on_message(&mut self, now_ms: u64, from: Peer, message: Message) {
         match message {
             Message::Events(_) => {} // unverified: the driver hands them on as `Input::Events`
             Message::Request(request) => self.on_request(now_ms, from, request),
-            Message::EpochEnd(_) => {}
+            Message::EpochEnd(_) => {} // of the replica around this one
             Message::Frontier(frontier) => self.on_frontier(now_ms, from, frontier),
             Message::Wake(wake) => self.on_wake(now_ms, from, wake),
         }
     }
 
-    fn fault(&mut self, peer: Peer, fault: PeerFault) {
+    pub(crate) fn fault(&mut self, peer: Peer, fault: PeerFault) {
         self.output(Output::PeerFault { peer, fault });
     }
 
@@ -196,8 +206,7 @@ impl Replica {
             return;
         }
         if let Exchange::Ask(number) = frontier.exchange {
-            if !self.gossip.grant(now_ms, from) {
-                self.fault(from, PeerFault::RequestFlood);
+            if !self.grant_request(now_ms, from) {
                 return;
             }
             let answer = self.frontier(Exchange::Answer(number));
@@ -250,8 +259,7 @@ impl Replica {
     }
 
     fn on_request(&mut self, now_ms: u64, from: Peer, request: Request) {
-        if !self.gossip.grant(now_ms, from) {
-            self.fault(from, PeerFault::RequestFlood);
+        if !self.grant_request(now_ms, from) {
             return;
         }
         match request.wanted {
@@ -266,6 +274,15 @@ impl Replica {
             }
             SyncRequest::After(after) => self.serve_after(from, after),
         }
+    }
+
+    /// Whether a peer may make one more request; says so if not. docs/protocol.md 7.9
+    pub(crate) fn grant_request(&mut self, now_ms: u64, from: Peer) -> bool {
+        let granted = self.gossip.grant(now_ms, from);
+        if !granted {
+            self.fault(from, PeerFault::RequestFlood);
+        }
+        granted
     }
 
     fn has_seat(&self, seat: MemberIndex) -> bool {

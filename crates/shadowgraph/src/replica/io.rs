@@ -1,5 +1,6 @@
 //! The values that go into a replica and come out of it.
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::checkpoint::CheckpointCertificate;
@@ -54,7 +55,7 @@ pub enum Input {
     Wake,
 }
 
-/// What a replica asks of its driver, in order.
+/// What a replica asks of its driver, in order. Seats of peers are those of the epoch the replica is in at that output.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Append to the log; on disk before any later `Send` is carried out.
@@ -78,8 +79,18 @@ pub enum Output {
     /// A quorum signed a checkpoint.
     Certificate(CheckpointCertificate),
     /// The epoch ended, and all outputs from here on are of the next: its events go to a log of their own, its committee
-    /// verifies what comes in and numbers the peers. On disk before any later `Send`. docs/protocol.md 10.4
+    /// verifies what comes in and numbers the peers. The old log is synced, then this is on disk, before anything of the new
+    /// epoch is written or sent. docs/protocol.md 10.4
     EpochEnded(EpochEnd),
+    /// Answer the peer with `Message::EpochEnd` of an epoch that ended, if the end is on disk.
+    ReadEpochEnd {
+        /// Who asks.
+        to: Peer,
+        /// Which epoch's end.
+        epoch: Epoch,
+    },
+    /// The seat is gone with the epoch: these transactions of ours pend, and somebody else must order them.
+    Returned(Vec<Bytes>),
     /// A quorum has left the epoch and nobody serves its events: take the ledger's state from a peer and begin with a later
     /// epoch. Repeated while it lasts; a driver without a snapshot may wait.
     NeedsSnapshot {

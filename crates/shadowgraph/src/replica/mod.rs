@@ -1,9 +1,10 @@
-//! The replica: one state machine that takes inputs and gives outputs. This file holds its state and the way an input
-//! takes through it; the steps live in `accept` (events in), `propose` (own events), `gossip` (messages) and
-//! `checkpoints`.
+//! The replica of one epoch: a state machine over one graph. This file holds its state; the steps live in `accept` (events
+//! in), `propose` (own events), `gossip` (messages), `checkpoints` and `ending`. That there are other epochs is known to
+//! `epochs` alone.
 
 mod accept;
 mod checkpoints;
+mod ending;
 mod gossip;
 mod io;
 mod propose;
@@ -15,11 +16,11 @@ use bytes::Bytes;
 pub use self::io::{HaltReason, Input, Output, PeerFault, ReplicaStatus, SubmitError};
 
 use self::checkpoints::Checkpoints;
+use self::ending::Ending;
 use self::gossip::Gossip;
 use self::propose::Proposer;
 use crate::committee::{Committee, MemberSet};
 use crate::committer::Committer;
-use crate::event::VerifiedEvent;
 use crate::graph::Graph;
 use crate::ids::{MemberIndex, Round};
 use crate::keys::SigningKey;
@@ -31,61 +32,37 @@ use crate::pool::Pool;
 use crate::schedule::Schedule;
 use crate::sync::{Fetch, Pending};
 
-/// A member's (or follower's) whole consensus state.
-pub struct Replica {
-    config: Config,
+/// A member's (or follower's) consensus state in one epoch.
+pub(crate) struct EpochReplica {
+    pub(crate) config: Config,
     signer: Option<SigningKey>,
     graph: Graph,
     committer: Committer,
     linearizer: Linearizer,
     pending: Pending,
     fetch: Fetch,
-    pool: Pool,
+    pub(crate) pool: Pool,
     pacing: Pacing,
     proposer: Proposer,
     gossip: Gossip,
     checkpoints: Checkpoints,
+    ending: Ending,
     /// Members proven to have equivocated: never cited again. docs/protocol.md 8.3
     equivocators: MemberSet,
     /// The highest round of which the graph holds a quorum.
     complete: Round,
     /// While the log is read back, nothing is persisted or sent.
-    recovering: bool,
-    halted: bool,
-    outputs: VecDeque<Output>,
+    pub(crate) recovering: bool,
+    pub(crate) halted: bool,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
-impl Replica {
-    /// A replica without a past.
+impl EpochReplica {
+    /// An empty graph: nothing is sent before [`Self::start`].
     ///
     /// # Panics
     /// If `signer` is not the key of the seat `config.me`, or only one of the two is given.
-    #[must_use]
-    pub fn new(config: Config, signer: Option<SigningKey>, now_ms: u64) -> Self {
-        Self::recover(config, signer, now_ms, std::iter::empty())
-    }
-
-    /// A replica that continues from its log: all events it persisted, in that order. Outputs again every commit
-    /// and certificate that follows from them, and nothing else. It never signs below what the log shows.
-    /// All outputs gather in memory; [`Recovery`] reads a long log piece by piece.
-    ///
-    /// # Panics
-    /// As [`Replica::new`].
-    #[must_use]
-    pub fn recover(
-        config: Config,
-        signer: Option<SigningKey>,
-        now_ms: u64,
-        log: impl Iterator<Item = VerifiedEvent>,
-    ) -> Self {
-        let mut recovery = Recovery::new(config, signer, now_ms);
-        for event in log {
-            recovery.replay(event);
-        }
-        recovery.finish(now_ms)
-    }
-
-    fn empty(config: Config, signer: Option<SigningKey>, now_ms: u64) -> Self {
+    pub(crate) fn new(config: Config, signer: Option<SigningKey>, now_ms: u64) -> Self {
         let seat_key = config
             .me
             .and_then(|me| config.committee.member(me))
@@ -112,6 +89,7 @@ impl Replica {
             proposer: Proposer::new(&config, now_ms),
             gossip: Gossip::new(&config, now_ms),
             checkpoints: Checkpoints::new(committee.clone()),
+            ending: Ending::default(),
             equivocators: MemberSet::default(),
             complete: Round(0),
             recovering: false,
@@ -122,11 +100,11 @@ impl Replica {
         }
     }
 
-    fn committee(&self) -> &Committee {
+    pub(crate) fn committee(&self) -> &Committee {
         &self.config.committee
     }
 
-    fn parameters(&self) -> &Parameters {
+    pub(crate) fn parameters(&self) -> &Parameters {
         &self.config.parameters
     }
 
@@ -134,31 +112,19 @@ impl Replica {
         self.config.me
     }
 
-    /// Takes an input. `now_ms` never goes back from one call to the next.
-    pub fn handle(&mut self, now_ms: u64, input: Input) {
-        if self.halted {
-            return;
-        }
-        match input {
-            Input::Timeout => {}
-            Input::Events { from, events } => self.on_events(now_ms, from, events),
-            Input::Message { from, message } => self.on_message(now_ms, from, message),
-            Input::Executed {
-                commit,
-                outcomes_root,
-                state_root,
-                next,
-            } => {
-                self.on_executed(commit, outcomes_root, state_root, next);
-            }
-            Input::Foreign { .. } => {}
-            Input::Wake => self.proposer.wake_application(self.graph.top()),
-        }
-        self.progress(now_ms);
+    /// Whether both sign with one key.
+    pub(crate) fn has_key_of(&self, other: &Self) -> bool {
+        let key = |replica: &Self| replica.signer.as_ref().map(SigningKey::public);
+        key(self) == key(other)
+    }
+
+    /// The application wants a commit.
+    pub(crate) fn wake(&mut self) {
+        self.proposer.wake_application(self.graph.top());
     }
 
     /// Everything that time or new knowledge may have made due.
-    fn progress(&mut self, now_ms: u64) {
+    pub(crate) fn progress(&mut self, now_ms: u64) {
         if self.halted {
             return;
         }
@@ -167,13 +133,11 @@ impl Replica {
         self.propose(now_ms);
         self.exchange_frontier(now_ms);
         self.pull(now_ms);
+        self.ask_for_snapshot(now_ms);
     }
 
     /// Takes a transaction for one of the next own events.
-    ///
-    /// # Errors
-    /// The pool is full, the transaction is empty or too large, or this replica has no seat.
-    pub fn submit(&mut self, now_ms: u64, transaction: Bytes) -> Result<(), SubmitError> {
+    pub(crate) fn submit(&mut self, now_ms: u64, transaction: Bytes) -> Result<(), SubmitError> {
         if self.signer.is_none() || self.halted {
             return Err(SubmitError::NotAMember);
         }
@@ -182,14 +146,8 @@ impl Replica {
         Ok(())
     }
 
-    /// The next output, oldest first. `Persist` comes before any `Send` of the same event.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
-    }
-
-    /// When `Input::Timeout` is due, if nothing else comes in before. May lie in the past: then it is due at once.
-    #[must_use]
-    pub fn next_deadline_ms(&self) -> Option<u64> {
+    /// When something is due, if nothing else comes in before.
+    pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
         if self.halted {
             return None;
         }
@@ -199,18 +157,21 @@ impl Replica {
             self.pending.next_due_ms(),
         ];
         own.into_iter()
-            .chain([self.fetch.next_due_ms(self.proposer.looked_ms)])
+            .chain([
+                self.fetch.next_due_ms(self.proposer.looked_ms),
+                self.snapshot_due_ms(),
+            ])
             .flatten()
             .min()
     }
 
-    fn output(&mut self, output: Output) {
+    pub(crate) fn output(&mut self, output: Output) {
         if !self.recovering || matches!(output, Output::Commit(_) | Output::Certificate(_)) {
             self.outputs.push_back(output);
         }
     }
 
-    fn send(&mut self, to: Recipient, message: Message) {
+    pub(crate) fn send(&mut self, to: Recipient, message: Message) {
         self.output(Output::Send { to, message });
     }
 
@@ -222,11 +183,10 @@ impl Replica {
     }
 
     /// What it is doing.
-    #[must_use]
-    pub fn status(&self) -> ReplicaStatus {
+    pub(crate) fn status(&self) -> ReplicaStatus {
         ReplicaStatus {
             epoch: self.committee().epoch(),
-            epoch_end: None,
+            epoch_end: self.ending.commit(),
             round: self.me().map_or(self.complete, |_| self.proposer.round()),
             last_commit: self.linearizer.index,
             last_commit_digest: self.linearizer.digest,
@@ -246,54 +206,5 @@ impl Replica {
             last_certified: self.checkpoints.certified(),
             leaders: self.committer.schedule.leader_count(),
         }
-    }
-}
-
-/// A replica that is reading back its log.
-pub struct Recovery {
-    replica: Replica,
-    now_ms: u64,
-}
-
-impl Recovery {
-    /// Begins with an empty graph.
-    ///
-    /// # Panics
-    /// As [`Replica::new`].
-    #[must_use]
-    pub fn new(config: Config, signer: Option<SigningKey>, now_ms: u64) -> Self {
-        let mut replica = Replica::empty(config, signer, now_ms);
-        replica.recovering = true;
-        Self { replica, now_ms }
-    }
-
-    /// Takes the next event of the log.
-    pub fn replay(&mut self, event: VerifiedEvent) {
-        self.replica.restore(self.now_ms, event);
-    }
-
-    /// The next commit or certificate that follows from the events so far.
-    pub fn poll_output(&mut self) -> Option<Output> {
-        self.replica.poll_output()
-    }
-
-    /// Answers a checkpoint commit, so that its roots can be compared with what a quorum certified.
-    pub fn executed(
-        &mut self,
-        commit: crate::ids::CommitIndex,
-        outcomes_root: crate::ids::Digest,
-        state_root: crate::ids::Digest,
-        next: Option<Committee>,
-    ) {
-        self.replica
-            .on_executed(commit, outcomes_root, state_root, next);
-    }
-
-    /// The log is at its end: the replica takes part from here on.
-    #[must_use]
-    pub fn finish(mut self, now_ms: u64) -> Replica {
-        self.replica.recovering = false;
-        self.replica.start(now_ms);
-        self.replica
     }
 }

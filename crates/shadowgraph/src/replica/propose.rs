@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Output, Replica};
+use super::{EpochReplica, Output};
 use crate::commit::Commit;
 use crate::event::{EventDraft, EventRef, VerifiedEvent};
 use crate::graph::Node;
-use crate::ids::{Digest, MemberIndex, Round};
+use crate::ids::{CommitIndex, Digest, MemberIndex, Round};
 use crate::message::{Message, Peer, Recipient, Wake};
 use crate::pacing::Pacing;
 use crate::parameters::Config;
@@ -25,6 +25,11 @@ pub(super) struct Proposer {
     complete_at_ms: u64,
     /// Own events with payload that no commit has output yet, oldest first.
     in_flight: VecDeque<VerifiedEvent>,
+    /// Own events that were output after a checkpoint which may still end the epoch before them. docs/protocol.md 10.2
+    voidable: VecDeque<(CommitIndex, VerifiedEvent)>,
+    /// The first own event that this process made, and the first commit that output one such.
+    first_live: Option<Round>,
+    first_live_commit: Option<CommitIndex>,
     /// A peer needs our events up to this round.
     wake_round: Round,
     /// The application needs a commit whose leader is of this round or above.
@@ -56,6 +61,9 @@ impl Proposer {
             complete_round: Round(0),
             complete_at_ms: now_ms,
             in_flight: VecDeque::new(),
+            voidable: VecDeque::new(),
+            first_live: None,
+            first_live_commit: None,
             wake_round: Round(0),
             wake_commit_round: Round(0),
             rested: true,
@@ -99,8 +107,9 @@ impl Proposer {
         }
     }
 
-    pub(super) fn committed(&mut self, commit: &Commit) {
-        if self.in_flight.is_empty() {
+    pub(super) fn committed(&mut self, commit: &Commit, voidable: bool) {
+        let watched = self.first_live.is_some() && self.first_live_commit.is_none();
+        if self.in_flight.is_empty() && !watched {
             return;
         }
         for event in commit
@@ -108,8 +117,36 @@ impl Proposer {
             .iter()
             .filter(|event| event.creator() == self.last.creator)
         {
-            self.in_flight.retain(|own| own.digest() != event.digest());
+            if watched && self.first_live.is_some_and(|first| event.round() >= first) {
+                self.first_live_commit.get_or_insert(commit.index);
+            }
+            let own = |own: &VerifiedEvent| own.digest() == event.digest();
+            if let Some(position) = self.in_flight.iter().position(own) {
+                self.in_flight.remove(position);
+                if voidable {
+                    self.voidable.push_back((commit.index, event.clone()));
+                }
+            }
         }
+    }
+
+    pub(super) fn first_live_commit(&self) -> Option<CommitIndex> {
+        self.first_live_commit
+    }
+
+    /// Commits up to `first_open`, the first checkpoint that is not executed, are final; all are if there is none.
+    pub(super) fn settled(&mut self, first_open: Option<CommitIndex>) {
+        self.voidable
+            .retain(|(commit, _)| first_open.is_some_and(|open| *commit > open));
+    }
+
+    /// Takes out the own events that no commit up to `last` has output.
+    pub(super) fn take_uncommitted(&mut self, last: Option<CommitIndex>) -> Vec<VerifiedEvent> {
+        let void = self.voidable.drain(..);
+        let void = void.filter(|(commit, _)| last.is_some_and(|last| *commit > last));
+        let mut events: Vec<_> = void.map(|(_, event)| event).collect();
+        events.extend(self.in_flight.drain(..));
+        events
     }
 
     /// Takes out the own events that have fallen to the floor uncommitted, oldest first.
@@ -142,9 +179,15 @@ impl Proposer {
     }
 }
 
-impl Replica {
+impl EpochReplica {
     /// Whether there is something to order. docs/protocol.md 4.6
     pub(super) fn is_awake(&self) -> bool {
+        // docs/protocol.md 10.3: nothing that pends can be ordered before the next epoch.
+        if self.ending.is_known() {
+            return self.ending.is_certified()
+                || self.checkpoints.needs_rounds(self.linearizer.leader_round)
+                || self.proposer.wake_round > self.proposer.round();
+        }
         self.pool.len() > 0
             || self.proposer.in_flight() > 0
             || self.graph.unordered_payload() > 0
@@ -161,12 +204,16 @@ impl Replica {
         if self.signer.is_none() || !self.proposer.signing || self.halted {
             return;
         }
+        // docs/protocol.md 10.3: once the certificate is here nobody needs more events of this epoch.
+        if self.ending.is_certified() {
+            return;
+        }
         if self.fetch.holds_back(now_ms) {
             return; // the fetch's own deadline comes back here
         }
         while self.is_due(now_ms) {
             self.make_event(now_ms);
-            if self.halted {
+            if self.halted || self.ending.is_certified() {
                 return;
             }
         }
@@ -317,7 +364,8 @@ impl Replica {
         let backfill = self.graph.weight(next) >= self.committee().quorum_weight();
         let uncommitted = next.0 - self.linearizer.leader_round.0.min(next.0);
         // docs/protocol.md 6.3: nothing to order is added to what cannot be ordered.
-        let carries = !backfill && uncommitted <= self.parameters().payload_rounds_max;
+        let ordered = uncommitted <= self.parameters().payload_rounds_max;
+        let carries = !backfill && ordered && !self.ending.is_known();
         let was_awake = self.is_awake();
         let draft = EventDraft {
             chain_id: self.config.chain_id,
@@ -336,6 +384,7 @@ impl Replica {
         let event =
             VerifiedEvent::own(&draft, self.signer.as_ref().expect("checked by the caller"));
         self.proposer.made(&event);
+        self.proposer.first_live.get_or_insert(next);
         self.proposer.last_at_ms = now_ms;
         self.proposer.rested = !was_awake;
         self.proposer.hint_wait_ms = 0;

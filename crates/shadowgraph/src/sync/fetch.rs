@@ -89,6 +89,14 @@ impl Fetch {
         });
     }
 
+    /// A member has left the epoch that we are still in: it held whatever we lack. It is asked at once, until it has no more.
+    pub(crate) fn is_past_end(&mut self, now_ms: u64, peer: MemberIndex) {
+        self.claims[peer.index()] = Some(Claim {
+            highest: vec![Round(u64::MAX); self.committee.len()],
+            noted_ms: now_ms.saturating_sub(self.retry_ms),
+        });
+    }
+
     /// The highest round that an honest member is sure to have reached: f + 1 claim it.
     fn head(&self) -> Round {
         let mut seats: Vec<usize> = (0..self.reach.len()).collect();

@@ -32,6 +32,9 @@ pub struct Node {
     pub faults: Vec<(Peer, PeerFault)>,
     pub halts: Vec<HaltReason>,
     pub store_reads: usize,
+    pub ends: Vec<EpochEnd>,
+    pub returned: Vec<Bytes>,
+    pub needs_snapshot: usize,
 }
 
 impl Node {
@@ -63,6 +66,10 @@ pub struct Cluster {
     pub cut: BTreeSet<(usize, usize)>,
     /// Members whose application computes other roots.
     pub diverging: BTreeSet<usize>,
+    /// Per epoch: its first checkpoint commit of this index or above ends it, and these nodes have the next one's seats.
+    pub plan: BTreeMap<u64, (u64, Vec<usize>)>,
+    /// Members whose old logs are gone.
+    pub pruned: BTreeSet<usize>,
     /// Own events pushed, per member.
     pub pushed: Vec<usize>,
     queue: BTreeMap<(u64, u64), (usize, usize, Bytes)>,
@@ -113,6 +120,8 @@ impl Cluster {
             loss_permille: 0,
             cut: BTreeSet::new(),
             diverging: BTreeSet::new(),
+            plan: BTreeMap::new(),
+            pruned: BTreeSet::new(),
             pushed: vec![0; weights.len()],
             queue: BTreeMap::new(),
             sequence: 0,
@@ -135,13 +144,95 @@ impl Cluster {
 
     /// Starts or restarts a member from its log.
     pub fn start(&mut self, seat: usize) {
-        let (config, signer) = (self.config(seat), self.keys[seat].clone());
-        let node = &mut self.nodes[seat];
-        node.commits.clear();
-        node.certificates.clear();
-        let log = node.log.clone().into_iter();
-        node.replica = Some(Replica::recover(config, Some(signer), self.now_ms, log));
+        self.start_from(seat, self.config(seat));
+    }
+
+    /// As [`Self::start`], from an epoch's start on: only the logs from there are read.
+    pub fn start_from(&mut self, seat: usize, config: Config) {
+        let first = config.committee.epoch();
+        let signer = config.me.map(|_| self.keys[seat].clone());
+        self.nodes[seat].commits.clear();
+        self.nodes[seat].certificates.clear();
+        let mut recovery = Recovery::new(config, signer, self.now_ms);
+        recovery.hold_key(self.keys[seat].clone());
+        let log: Vec<_> = self.nodes[seat].log.clone();
+        let ends = std::mem::take(&mut self.nodes[seat].ends);
+        for end in &ends {
+            if end.epoch() < first {
+                self.nodes[seat].ends.push(end.clone());
+            }
+        }
+        let last = log.iter().map(|event| event.epoch().0).max().unwrap_or(0);
+        let last = last.max(ends.last().map_or(0, |end| end.epoch().0));
+        for epoch in first.0..=last {
+            for event in log.iter().filter(|event| event.epoch().0 == epoch) {
+                recovery.replay(event.clone());
+                self.drain_recovery(seat, &mut recovery);
+            }
+            if let Some(end) = ends.iter().find(|end| end.epoch().0 == epoch) {
+                recovery.ended(end.clone());
+                self.drain_recovery(seat, &mut recovery);
+            }
+        }
+        self.nodes[seat].replica = Some(recovery.finish(self.now_ms));
         self.drain(seat);
+    }
+
+    fn drain_recovery(&mut self, seat: usize, recovery: &mut Recovery) {
+        while let Some(output) = recovery.poll_output() {
+            match output {
+                Output::Commit(commit) => {
+                    if let Some(Input::Executed {
+                        commit,
+                        outcomes_root,
+                        state_root,
+                        next,
+                    }) = self.execute(seat, commit)
+                    {
+                        recovery.executed(commit, outcomes_root, state_root, next);
+                    }
+                }
+                Output::Certificate(certificate) => self.nodes[seat].certificates.push(certificate),
+                Output::EpochEnded(end) => self.nodes[seat].ends.push(end),
+                Output::Halt(reason) => self.nodes[seat].halts.push(reason),
+                other => panic!("{other:?} while reading a log"),
+            }
+        }
+    }
+
+    /// The committee of these nodes.
+    pub fn committee_of(&self, epoch: u64, nodes: &[usize]) -> Committee {
+        let seat = |node: &usize| Member {
+            key: self.keys[*node].public(),
+            weight: 1,
+        };
+        Committee::new(Epoch(epoch), nodes.iter().map(seat).collect()).expect("a committee")
+    }
+
+    /// How `viewer` numbers `node` in its epoch.
+    fn peer(&self, viewer: usize, node: usize) -> Peer {
+        let replica = self.nodes[viewer].replica.as_ref().expect("it runs");
+        let seat = replica.committee().seat(&self.keys[node].public());
+        seat.map_or(Peer::Follower(node as u64), Peer::Member)
+    }
+
+    /// Whom `viewer` means.
+    fn node_of(&self, viewer: usize, peer: Peer) -> usize {
+        let replica = self.nodes[viewer].replica.as_ref().expect("it runs");
+        match peer {
+            Peer::Follower(node) => node as usize,
+            Peer::Member(seat) => {
+                let key = replica.committee().member(seat).expect("a seat").key;
+                let holder = self.keys.iter().position(|own| own.public() == key);
+                holder.expect("somebody holds the key")
+            }
+        }
+    }
+
+    /// Whether all of these are in this epoch.
+    pub fn all_in(&self, nodes: &[usize], epoch: u64) -> bool {
+        let of = |node: &usize| self.nodes[*node].status().epoch;
+        nodes.iter().all(|node| of(node) == Epoch(epoch))
     }
 
     pub fn crash(&mut self, seat: usize) {
@@ -202,40 +293,56 @@ impl Cluster {
                     (0..self.len()).for_each(|peer| self.post(seat, peer, &message));
                 }
                 Output::Send {
-                    to: Recipient::One(Peer::Member(peer)),
+                    to: Recipient::One(peer),
                     message,
                 } => {
-                    self.post(seat, peer.index(), &message);
+                    self.post(seat, self.node_of(seat, peer), &message);
                 }
-                Output::Send { .. } => {}
-                Output::ReadStore {
-                    to: Peer::Member(peer),
-                    request,
-                } => {
+                Output::ReadStore { to, request } => {
                     self.nodes[seat].store_reads += 1;
-                    let answer = Message::Events(read_store(&self.nodes[seat].log, &request));
-                    self.post(seat, peer.index(), &answer);
+                    let current = self.nodes[seat].status().epoch;
+                    let gone = request.epoch < current && self.pruned.contains(&seat);
+                    let log: &[_] = if gone { &[] } else { &self.nodes[seat].log };
+                    let answer = Message::Events(read_store(log, &request));
+                    self.post(seat, self.node_of(seat, to), &answer);
                 }
-                Output::ReadStore { .. } => {}
+                Output::ReadEpochEnd { to, epoch } => {
+                    let kept = self.nodes[seat].ends.iter();
+                    let end = kept.clone().find(|end| end.epoch() == epoch).cloned();
+                    if let Some(end) = end {
+                        let to = self.node_of(seat, to);
+                        self.post(seat, to, &Message::EpochEnd(Box::new(end)));
+                    }
+                }
+                Output::EpochEnded(end) => self.nodes[seat].ends.push(end),
+                Output::NeedsSnapshot { .. } => self.nodes[seat].needs_snapshot += 1,
+                Output::Returned(transactions) => self.nodes[seat].returned.extend(transactions),
                 Output::Commit(commit) => self.on_commit(seat, commit),
                 Output::Certificate(certificate) => self.nodes[seat].certificates.push(certificate),
                 Output::Equivocation(proof) => self.nodes[seat].proofs.push(proof),
                 Output::PeerFault { peer, fault } => self.nodes[seat].faults.push((peer, fault)),
-                Output::EpochEnded(_) | Output::NeedsSnapshot { .. } => unreachable!("one epoch"),
                 Output::Halt(reason) => self.nodes[seat].halts.push(reason),
             }
         }
     }
 
-    fn on_commit(&mut self, seat: usize, commit: Commit) {
+    /// The application: what it answers to a checkpoint.
+    fn execute(&mut self, seat: usize, commit: Commit) -> Option<Input> {
+        let planned = self.plan.get(&commit.epoch.0);
+        let next = planned.filter(|(index, _)| commit.index.0 >= *index);
+        let next = next.map(|(_, nodes)| self.committee_of(commit.epoch.0 + 1, nodes));
         let executed = commit.is_checkpoint.then(|| Input::Executed {
             commit: commit.index,
             outcomes_root: commit.digest,
             state_root: Digest([u8::from(self.diverging.contains(&seat)); 32]),
-            next: None,
+            next,
         });
         self.nodes[seat].commits.push((self.now_ms, commit));
-        if let Some(input) = executed {
+        executed
+    }
+
+    fn on_commit(&mut self, seat: usize, commit: Commit) {
+        if let Some(input) = self.execute(seat, commit) {
             let replica = self.nodes[seat].replica.as_mut().expect("it runs");
             replica.handle(self.now_ms, input);
         }
@@ -245,13 +352,28 @@ impl Cluster {
         if self.nodes[to].replica.is_none() {
             return;
         }
-        let peer = Peer::Member(MemberIndex(from as u16));
+        let peer = self.peer(to, from);
+        let replica = self.nodes[to].replica.as_ref().expect("checked above");
+        let committee = replica.committee().clone();
         let input = match Message::decode(wire).expect("peers here encode well") {
             Message::Events(events) => {
-                let decoded = events
+                let (here, foreign): (Vec<_>, Vec<_>) = events
                     .into_iter()
-                    .map(|bytes| UnverifiedEvent::decode(bytes).expect("an event"));
-                let verified = verify_events(decoded.collect(), &CHAIN, &self.committee);
+                    .map(|bytes| UnverifiedEvent::decode(bytes).expect("an event"))
+                    .partition(|event| event.epoch() == committee.epoch());
+                if !foreign.is_empty() {
+                    self.input(
+                        to,
+                        Input::Foreign {
+                            from: peer,
+                            events: foreign,
+                        },
+                    );
+                    if here.is_empty() {
+                        return;
+                    }
+                }
+                let verified = verify_events(here, &CHAIN, &committee);
                 Input::Events {
                     from: peer,
                     events: verified.into_iter().filter_map(Result::ok).collect(),
@@ -370,7 +492,8 @@ pub fn read_store(log: &[VerifiedEvent], request: &StoreRequest) -> Vec<Bytes> {
         SyncRequest::Events(references) => references.contains(event.reference()),
         SyncRequest::After(after) => after.wants(event.round(), event.creator()),
     };
-    let mut events: Vec<_> = log.iter().filter(wanted).collect();
+    let of_epoch = |event: &&VerifiedEvent| event.epoch() == request.epoch;
+    let mut events: Vec<_> = log.iter().filter(of_epoch).filter(wanted).collect();
     events.sort_by_key(|event| event.round());
     let mut room = request.bytes_max;
     let mut answer = Vec::new();
