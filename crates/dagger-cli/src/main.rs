@@ -1,6 +1,7 @@
 //! The `dagger` command.
 
 mod args;
+mod bench;
 mod commands;
 mod config;
 mod context;

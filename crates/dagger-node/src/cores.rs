@@ -26,10 +26,12 @@ const COMMITS_WAITING_MAX: usize = 1024;
 pub(crate) async fn open_log(
     config: &NodeConfig,
     genesis: &Genesis,
+    discard: bool,
 ) -> Result<EventLog, NodeError> {
     let options = Options {
         segment_bytes: config.store.segment_bytes,
         durability: config.durability,
+        discard,
     };
     let (dir, chain_id) = (config.data_dir.join("events"), genesis.chain_id.0);
     let (log, _) = blocking("opening the event log", move || {

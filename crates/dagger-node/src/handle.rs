@@ -22,8 +22,8 @@ use shadowgraph::{Checkpoint, CheckpointCertificate, Committee, EventRef, Member
 use tokio::sync::broadcast;
 
 use crate::{
-    clock::Clock, config::NodeConfig, error::SubmitError, metrics::Metrics, replica::ReplicaHandle,
-    transactions::Transactions, transport::Links,
+    clock::Clock, config::NodeConfig, error::SubmitError, metrics::Metrics, opaque::Consumer,
+    replica::ReplicaHandle, transactions::Transactions, transport::Links,
 };
 
 /// Executed commits that a node keeps for streams that resume.
@@ -92,9 +92,16 @@ pub(crate) struct Shared {
     /// What keeps the node from doing its whole job, by code.
     pub problems: Mutex<BTreeMap<&'static str, String>>,
     pub metrics: Metrics,
+    /// Takes commits of opaque bytes in place of the ledger.
+    pub opaque: Option<Arc<dyn Consumer>>,
 }
 
 impl Shared {
+    /// The key that this node is known by.
+    pub fn own_key(&self) -> Key {
+        Key(self.node_key.verification_key().to_bytes())
+    }
+
     /// Name of the operator that holds a seat.
     pub fn seat_name(&self, seat: MemberIndex) -> String {
         self.genesis

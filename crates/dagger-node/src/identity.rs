@@ -133,6 +133,7 @@ impl Identity {
             checkpoint: Mutex::new(None),
             problems: Mutex::new(BTreeMap::new()),
             metrics: Metrics::default(),
+            opaque: None,
             ways: tunnel::Ways::default(),
             config,
         })

@@ -23,6 +23,7 @@ pub mod images;
 pub mod keys;
 pub mod metrics;
 pub mod node;
+pub mod opaque;
 pub mod replica;
 mod status;
 pub mod store;

@@ -19,6 +19,7 @@ use crate::{
     handle::{NodeHandle, Shared},
     identity::Identity,
     images::Images,
+    opaque::Opaque,
     replica::{Control, Ingest, ReplicaHandle},
     store::Snapshots,
     transport::{ALPN, ConsensusProtocol, bind, dial_all},
@@ -48,10 +49,18 @@ impl Node {
     /// # Errors
     /// Every code of [`NodeError`] that concerns a start; nothing keeps running then.
     pub async fn start(config: NodeConfig) -> Result<Self, NodeError> {
+        Self::start_with(config, None).await
+    }
+
+    pub(crate) async fn start_with(
+        config: NodeConfig,
+        opaque: Option<Opaque>,
+    ) -> Result<Self, NodeError> {
         raise_open_files();
         let identity = Identity::load(&config)?;
         let dir = DataDir::open(&config.data_dir, &identity.genesis.chain_id.0)?;
-        let log = open_log(&config, &identity.genesis).await?;
+        let discard = opaque.as_ref().is_some_and(|o| o.discard_log);
+        let log = open_log(&config, &identity.genesis, discard).await?;
         let endpoint = bind(&identity.node_key, config.listen).await?;
         let listener = match config.api {
             Some(addr) => Some(listen_api(addr).await?),
@@ -64,7 +73,8 @@ impl Node {
         let snapshots = Snapshots::open(&dir.join("state"), identity.genesis.chain_id.0)?;
         let (ledger, transactions) = load_ledger(&snapshots, &identity.genesis).await?;
         let (replica, queues) = ReplicaHandle::new();
-        let shared = identity.into_shared(config, replica, endpoint.clone(), ledger)?;
+        let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger)?;
+        shared.opaque = opaque.as_ref().map(|o| Arc::clone(&o.consumer));
         shared
             .executed_transactions
             .store(transactions, Ordering::Relaxed);
@@ -88,7 +98,10 @@ impl Node {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        dial_all(&consensus, &endpoint);
+        match opaque.and_then(|o| o.network) {
+            Some(network) => network.0.join(&shared.own_key(), &consensus),
+            None => dial_all(&consensus, &endpoint),
+        }
         let handle = NodeHandle {
             shared: Arc::clone(&shared),
         };
@@ -125,7 +138,7 @@ impl Node {
             name = %shared.name,
             network = %shared.genesis.network,
             chain_id = %shared.genesis.chain_id.to_hex(),
-            node_key = %Key(shared.node_key.verification_key().to_bytes()).to_hex(),
+            node_key = %shared.own_key().to_hex(),
             seat = ?shared.seat.map(|s| s.0),
             listen = %shared.config.listen,
             api = ?shared.config.api,

@@ -1,11 +1,13 @@
 //! The command tree. What must not live here: anything a command does.
 
+mod bench;
 mod dev;
 mod market;
 mod node;
 mod size;
 mod vm;
 
+pub use bench::*;
 pub use dev::*;
 pub use market::*;
 pub use node::*;
@@ -106,6 +108,9 @@ pub enum Command {
     /// A whole network on this machine, to try and to develop with
     #[command(subcommand)]
     Dev(DevCommand),
+    /// Measure this software on this machine
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -11,6 +11,7 @@ mod vm;
 pub use node::state;
 
 use crate::args::{Cli, Command, GenesisCommand, Global, NodeCommand};
+use crate::bench;
 use crate::context::Context;
 use crate::dev;
 use crate::failure::{Done, Failure};
@@ -57,6 +58,7 @@ pub fn run(cli: Cli) -> Done<ExitCode> {
         Command::Operator(command) => with(&global, async |context| {
             operator::run(&context, command).await
         }),
+        Command::Bench(command) => success(bench::run(&command)),
         Command::Dev(command) => success(block_on(dev::run(&global, command))),
     }
 }

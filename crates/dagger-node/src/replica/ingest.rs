@@ -245,7 +245,7 @@ fn bad_event(shared: &Shared, error: &dyn std::fmt::Display) {
 
 /// Checks the transactions of an event that this node now holds, and notes them for those who wait.
 pub(super) fn check_transactions(shared: &Shared, cache: &CheckedCache, event: &VerifiedEvent) {
-    if event.transaction_count() == 0 {
+    if event.transaction_count() == 0 || shared.opaque.is_some() {
         return;
     }
     let wires: Vec<Bytes> = event.transactions().collect();
@@ -255,7 +255,7 @@ pub(super) fn check_transactions(shared: &Shared, cache: &CheckedCache, event: &
 
 /// As [`check_transactions`] for an own event: its transactions were checked when they were taken.
 pub(super) fn note_own_event(shared: &Shared, cache: &CheckedCache, event: &VerifiedEvent) {
-    if event.transaction_count() == 0 {
+    if event.transaction_count() == 0 || shared.opaque.is_some() {
         return;
     }
     let checked = event

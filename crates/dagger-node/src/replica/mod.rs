@@ -6,7 +6,10 @@ mod ingest;
 mod serve;
 mod turn;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use shadowgraph::{Input, ReplicaStatus};
@@ -31,8 +34,28 @@ pub(crate) enum ReplicaInput {
         wire: Bytes,
         reply: Option<oneshot::Sender<Result<(), SubmitError>>>,
     },
+    /// Opaque transactions, which need no answer one by one.
+    SubmitMany {
+        transactions: Vec<Bytes>,
+        batch: Batch,
+    },
     /// Asks for a round that the next own event will have at least.
     NextRound { reply: oneshot::Sender<u64> },
+}
+
+/// What became of transactions that were handed in together.
+#[derive(Clone, Default)]
+pub struct Batch(Arc<AtomicU64>);
+
+impl Batch {
+    /// How many were refused so far because the pool was full.
+    pub fn refused(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn refuse(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What this node's own parts tell the replica; never held back by what peers send.
@@ -105,6 +128,11 @@ impl ReplicaHandle {
     pub(crate) async fn input(&self, input: ReplicaInput) {
         // The thread is gone only when the node stops.
         let _ = self.inputs.send(input).await;
+    }
+
+    /// As [`Self::input`], from a thread that may block.
+    pub(crate) fn blocking_input(&self, input: ReplicaInput) {
+        let _ = self.inputs.blocking_send(input);
     }
 
     /// Tells the replica something from this node's own parts, from a thread that may block.

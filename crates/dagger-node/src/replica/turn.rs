@@ -197,6 +197,17 @@ impl ReplicaThread {
                     let _ = reply.send(result);
                 }
             }
+            ReplicaInput::SubmitMany {
+                transactions,
+                batch,
+            } => {
+                let now_ms = self.shared.clock.now_ms();
+                for transaction in transactions {
+                    if self.replica.submit(now_ms, transaction).is_err() {
+                        batch.refuse();
+                    }
+                }
+            }
             ReplicaInput::NextRound { reply } => {
                 let _ = reply.send(self.replica.status().round.0 + 1);
             }

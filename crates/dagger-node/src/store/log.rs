@@ -29,6 +29,8 @@ pub struct Options {
     pub segment_bytes: u64,
     /// What a commit of the log must survive.
     pub durability: Durability,
+    /// Nothing is written and nothing can be read back: for benchmarks without a disk.
+    pub discard: bool,
 }
 
 /// What opening found.
@@ -172,6 +174,9 @@ impl EventLog {
 
     /// Puts an event into the batch. It is neither durable nor readable before [`Self::write`].
     pub fn append(&mut self, key: EventKey, body: &[u8]) {
+        if self.options.discard {
+            return;
+        }
         let offset = self.written_bytes + self.batch.len() as u64;
         let body_bytes = u32::try_from(body.len()).expect("an event is bounded");
         encode_record(&mut self.batch, &key, body);

@@ -11,6 +11,7 @@ fn options(segment_bytes: u64) -> Options {
     Options {
         segment_bytes,
         durability: Durability::Os,
+        discard: false,
     }
 }
 

@@ -126,6 +126,14 @@ impl Frame {
             return Err(FrameError::Length(0));
         }
         let kind = bytes.split_to(1)[0];
+        Self::decode_body(kind, bytes)
+    }
+
+    /// Reads the body of a frame whose kind was read before.
+    ///
+    /// # Errors
+    /// Anything but one whole frame.
+    pub fn decode_body(kind: u8, bytes: Bytes) -> Result<Self, FrameError> {
         let bad = |_| FrameError::Body(kind);
         Ok(match kind {
             HELLO => Self::Hello(Hello::try_from_slice(&bytes).map_err(bad)?),

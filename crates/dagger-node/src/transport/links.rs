@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -61,6 +61,8 @@ pub(crate) struct Link {
     pub open: Mutex<Vec<Open>>,
     pub received_frames: AtomicU64,
     pub sent_bytes: AtomicU64,
+    /// The peer is in this process and needs no connection.
+    pub in_process: AtomicBool,
 }
 
 impl Link {
@@ -75,6 +77,7 @@ impl Link {
             open: Mutex::default(),
             received_frames: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
+            in_process: AtomicBool::new(false),
         })
     }
 
@@ -139,10 +142,9 @@ impl Link {
 
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
-        self.current
-            .borrow()
-            .as_ref()
-            .is_some_and(|c| c.close_reason().is_none())
+        let current = self.current.borrow();
+        let open = current.as_ref().is_some_and(|c| c.close_reason().is_none());
+        open || self.in_process.load(Ordering::Relaxed)
     }
 
     fn push(&self, frame: &Frame, encoded: &super::frame::Encoded) {
@@ -249,6 +251,12 @@ impl Links {
             .expect("no holder panics")
             .by_key
             .contains_key(key)
+    }
+
+    /// The link of a peer.
+    pub(crate) fn by_key(&self, key: &Key) -> Option<Arc<Link>> {
+        let table = self.table.read().expect("no holder panics");
+        table.by_key.get(key).cloned()
     }
 
     /// The node key of a peer.
@@ -404,7 +412,7 @@ impl Link {
                 Peer::Member(seat) => Some(seat),
                 Peer::Follower(_) => None,
             },
-            connected: connection.is_some(),
+            connected: self.is_connected(),
             rtt,
             address,
             dropped_frames: self.queue.dropped(),

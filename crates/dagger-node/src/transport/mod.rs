@@ -9,6 +9,7 @@
 mod endpoint;
 mod frame;
 mod links;
+mod memory;
 mod queue;
 mod session;
 
@@ -19,6 +20,7 @@ pub(crate) use endpoint::bind;
 pub(crate) use frame::Frame;
 pub(crate) use links::{Directory, PeerEntry};
 pub use links::{LinkView, Links};
+pub(crate) use memory::Hub;
 pub(crate) use session::{ConsensusProtocol, Inbound, dial_all};
 
 /// Names the consensus protocol in the QUIC handshake.

@@ -1,0 +1,81 @@
+//! `dagger bench`.
+
+use super::Durability;
+use clap::{Args, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Ordering: members as processes on this machine, an open loop of transactions at a constant rate
+    Consensus(BenchConsensusArgs),
+    /// One process of a benchmark; told what to do on standard input
+    #[command(hide = true)]
+    Member,
+}
+
+/// How members reach one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchTransport {
+    /// All members in one process, queues instead of sockets
+    Memory,
+    /// A process each, QUIC over loopback, as nodes are in earnest
+    Iroh,
+}
+
+/// Where members keep events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchStore {
+    /// The event log
+    Disk,
+    /// Nothing is written
+    Memory,
+}
+
+#[derive(Args, Clone)]
+pub struct BenchConsensusArgs {
+    /// How many members
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub n: u16,
+    /// Transactions a second, all members together; 0 measures members at rest
+    #[arg(long, default_value_t = 1_000)]
+    pub rate: u64,
+    /// Bytes of a transaction
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=65_536))]
+    pub size: u32,
+    /// Find the highest rate that is kept up with, starting at --rate
+    #[arg(long)]
+    pub search: bool,
+    /// While searching, a rate with a higher p99 is not kept up with
+    #[arg(long, value_name = "MS", default_value_t = 80.0)]
+    pub p99_max: f64,
+    /// How members reach one another
+    #[arg(long, value_enum, default_value_t = BenchTransport::Iroh)]
+    pub transport: BenchTransport,
+    /// Where members keep events
+    #[arg(long, value_enum, default_value_t = BenchStore::Disk)]
+    pub store: BenchStore,
+    /// When an event counts as stored
+    #[arg(long, value_enum, default_value_t = Durability::Os)]
+    pub durability: Durability,
+    /// Members that are killed before measuring starts
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    pub crash: u16,
+    /// Stop and continue one member so that it gets this share of a core's time
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub slow: Option<u8>,
+    /// Seconds that are measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub duration: f64,
+    /// Seconds of load before measuring starts
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0)]
+    pub warmup: f64,
+    /// An indicative answer in less than a minute
+    #[arg(long)]
+    pub quick: bool,
+    /// One figure a line, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the members' data goes while it runs [default: the system's directory for such]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,51 @@
+//! The open loop: transactions go in when they are due, whether or not earlier ones have come out.
+
+use super::recorder::{STAMP_BYTES, Schedule, now_ns};
+use bytes::{Bytes, BytesMut};
+use dagger_node::node::Node;
+use dagger_node::opaque::Batch;
+use std::time::Duration;
+
+/// The least time between two batches: what is due meanwhile goes together.
+const TICK: Duration = Duration::from_micros(500);
+/// Transactions handed in at once.
+const BATCH_MAX: u64 = 4096;
+
+/// Feeds one member until the schedule ends; returns how many were handed in and how many were refused.
+pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> (u64, u64) {
+    let filler: Vec<u8> = (0..size).map(|_| rand::random()).collect();
+    let mut batches: Vec<Batch> = Vec::new();
+    let (mut sent, mut refused) = (0, 0);
+    while sent < schedule.due_by(schedule.end_ns()) {
+        let due = schedule.due_by(now_ns());
+        if due <= sent {
+            let wait_ns = schedule.due_ns(sent + 1).saturating_sub(now_ns());
+            std::thread::sleep(Duration::from_nanos(wait_ns).max(TICK));
+            continue;
+        }
+        let upto = due.min(sent + BATCH_MAX);
+        batches.push(node.submit_opaque(transactions(&filler, sent..upto)));
+        sent = upto;
+        // What was taken long ago has its answer.
+        if batches.len() > 4096 {
+            refused += batches.drain(..2048).map(|b| b.refused()).sum::<u64>();
+        }
+    }
+    // The last answers come with the next turns of the replica.
+    std::thread::sleep(Duration::from_millis(200));
+    refused += batches.iter().map(Batch::refused).sum::<u64>();
+    (sent, refused)
+}
+
+fn transactions(filler: &[u8], numbers: std::ops::Range<u64>) -> Vec<Bytes> {
+    let count = (numbers.end - numbers.start) as usize;
+    let mut all = BytesMut::with_capacity(count * filler.len());
+    for number in numbers {
+        all.extend_from_slice(&number.to_le_bytes());
+        all.extend_from_slice(&filler[STAMP_BYTES..]);
+    }
+    let all = all.freeze();
+    (0..count)
+        .map(|i| all.slice(i * filler.len()..(i + 1) * filler.len()))
+        .collect()
+}

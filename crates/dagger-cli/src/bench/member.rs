@@ -1,0 +1,202 @@
+//! A process of a benchmark: one member, or all of them where the network is in memory.
+//!
+//! It speaks JSON lines with the process that started it: a plan in, "ready" out, a schedule in, a report out.
+
+use super::load;
+use super::recorder::{Recorder, Schedule, Seen, now_ns};
+use crate::failure::{Done, Exit, Failure};
+use dagger_node::config::{Durability, NodeConfig};
+use dagger_node::node::Node;
+use dagger_node::opaque::{MemoryNetwork, Opaque};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a process shall be.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// Directories of the members that it runs, each with keys and genesis, and their seats.
+    pub members: Vec<(u16, PathBuf, std::net::SocketAddr)>,
+    /// How many members there are in all.
+    pub n: u16,
+    pub in_memory: bool,
+    pub discard_log: bool,
+    pub fsync: bool,
+    pub size: usize,
+    /// How long after the load's end it is waited for what has not come out.
+    pub drain_ms: u64,
+}
+
+/// What a process measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    pub members: Vec<MemberReport>,
+    /// User and system time of the process within the measured time.
+    pub cpu_seconds: f64,
+    /// The most memory it ever had resident.
+    pub resident_bytes: u64,
+}
+
+/// What one member measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MemberReport {
+    pub seat: u16,
+    pub submitted: u64,
+    pub refused: u64,
+    /// Bytes of frames sent within the measured time.
+    pub sent_bytes: u64,
+    pub dropped_frames: u64,
+    pub seen: Seen,
+}
+
+struct Member {
+    seat: u16,
+    node: Node,
+    recorder: Arc<Recorder>,
+}
+
+/// Runs what standard input says.
+pub fn run() -> Done {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let plan: Plan = read()?;
+    let runtime = tokio::runtime::Runtime::new()
+        .map_err(|error| Failure::file("the runtime cannot start", &error))?;
+    let members = runtime.block_on(start(&plan))?;
+    write(&"ready")?;
+    let schedule: Schedule = read()?;
+    let report = measure(&plan, &members, schedule);
+    write(&report)?;
+    // The data goes with the benchmark; nothing is left to be done in order.
+    std::process::exit(0);
+}
+
+async fn start(plan: &Plan) -> Done<Vec<Member>> {
+    let network = plan.in_memory.then(MemoryNetwork::default);
+    let mut members = Vec::new();
+    for (seat, dir, listen) in &plan.members {
+        let mut config = NodeConfig::new(dir);
+        config.listen = *listen;
+        config.api = None;
+        config.machine = false;
+        config.durability = if plan.fsync {
+            Durability::Fsync
+        } else {
+            Durability::Os
+        };
+        let recorder = Arc::new(Recorder::new(*seat));
+        let opaque = Opaque {
+            consumer: Arc::clone(&recorder) as _,
+            network: network.clone(),
+            discard_log: plan.discard_log,
+        };
+        let node = Node::start_opaque(config, opaque)
+            .await
+            .map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
+        members.push(Member {
+            seat: *seat,
+            node,
+            recorder,
+        });
+    }
+    let others = usize::from(plan.n) - 1;
+    let connected = |member: &Member| {
+        let peers = member.node.handle().status().peers;
+        peers.iter().filter(|peer| peer.connected).count() >= others
+    };
+    while !members.iter().all(connected) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(members)
+}
+
+fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
+    for member in members {
+        member.recorder.begin(schedule);
+    }
+    let (mut fed, mut window) = (Vec::new(), None);
+    std::thread::scope(|scope| {
+        let feeders: Vec<_> = members
+            .iter()
+            .map(|m| scope.spawn(|| load::feed(&m.node, &schedule, plan.size)))
+            .collect();
+        sleep_until(schedule.measure_from_ns());
+        let before = (cpu_seconds(), members.iter().map(sent).collect::<Vec<_>>());
+        sleep_until(schedule.end_ns());
+        let after = (cpu_seconds(), members.iter().map(sent).collect::<Vec<_>>());
+        window = Some((before, after));
+        fed = feeders
+            .into_iter()
+            .map(|feeder| feeder.join().expect("a feeder does not panic"))
+            .collect();
+    });
+    let ((cpu_before, sent_before), (cpu_after, sent_after)) = window.expect("set above");
+    let until_ns = now_ns() + plan.drain_ms * 1_000_000;
+    let drained = || {
+        let mut both = members.iter().zip(&fed);
+        both.all(|(m, (submitted, refused))| m.recorder.ordered() + refused >= *submitted)
+    };
+    while !drained() && now_ns() < until_ns {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let reports = members.iter().zip(&fed).enumerate();
+    let reports = reports.map(|(i, (member, (submitted, refused)))| MemberReport {
+        seat: member.seat,
+        submitted: *submitted,
+        refused: *refused,
+        sent_bytes: sent_after[i] - sent_before[i],
+        dropped_frames: member.node.dropped_frames(),
+        seen: member.recorder.finish(),
+    });
+    Report {
+        members: reports.collect(),
+        cpu_seconds: cpu_after - cpu_before,
+        resident_bytes: resident_bytes(),
+    }
+}
+
+fn sent(member: &Member) -> u64 {
+    member.node.sent_bytes()
+}
+
+fn sleep_until(at_ns: u64) {
+    std::thread::sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns())));
+}
+
+fn cpu_seconds() -> f64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
+    seconds(usage.user_time()) + seconds(usage.system_time())
+}
+
+fn resident_bytes() -> u64 {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
+    usage.max_rss().unsigned_abs() * 1024
+}
+
+fn read<T: DeserializeOwned>() -> Done<T> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    read.map_err(|error| Failure::file("standard input", &error))?;
+    serde_json::from_str(&line).map_err(|error| {
+        Failure::usage(format!(
+            "this command is started by the other benchmarks: {error}"
+        ))
+    })
+}
+
+fn write(value: &impl Serialize) -> Done {
+    let line = serde_json::to_string(value).expect("plain data");
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::file("standard output", &error))
+}

@@ -1,0 +1,20 @@
+//! `dagger bench`: measurements anyone can repeat. Every one prints figures in the same form and ends with status 0
+//! whether or not a target is met.
+
+mod cluster;
+mod consensus;
+mod figure;
+mod load;
+mod member;
+mod recorder;
+mod targets;
+
+use crate::args::BenchCommand;
+use crate::failure::Done;
+
+pub fn run(command: &BenchCommand) -> Done {
+    match command {
+        BenchCommand::Consensus(args) => consensus::run(args),
+        BenchCommand::Member => member::run(),
+    }
+}
