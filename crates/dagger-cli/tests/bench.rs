@@ -1,17 +1,19 @@
 //! `dagger bench` measures in earnest: what went in comes out, once, and the figures have the one form.
 
-mod fake;
-
-use fake::{dagger, stderr, stdout};
 use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+fn bench(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dagger"));
+    command.arg("bench").args(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
 
 fn figures(args: &[&str]) -> BTreeMap<String, f64> {
-    let output = dagger()
-        .args(["bench"])
-        .args(args)
-        .arg("--json")
-        .output()
-        .unwrap();
+    let output = bench(&[args, &["--json"]].concat());
     assert!(output.status.success(), "{}", stderr(&output));
     let figure = |line: &str| {
         let line: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -21,7 +23,10 @@ fn figures(args: &[&str]) -> BTreeMap<String, f64> {
         let name = line["name"].as_str().unwrap().to_owned();
         (name, line["value"].as_f64().unwrap())
     };
-    stdout(&output).lines().map(figure).collect()
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .map(figure)
+        .collect()
 }
 
 fn all_was_ordered_once(figures: &BTreeMap<String, f64>) {
@@ -50,9 +55,6 @@ fn members_as_processes_order_everything_once_also_when_one_is_killed() {
 
 #[test]
 fn too_many_crashes_are_wrong_usage() {
-    let output = dagger()
-        .args(["bench", "consensus", "--crash", "2"])
-        .output()
-        .unwrap();
+    let output = bench(&["consensus", "--crash", "2"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
