@@ -13,7 +13,7 @@ use crate::tally::Tally;
 /// Rounds from a slot to its certificates.
 const CERTIFY_ROUNDS: u64 = 2;
 /// Rounds from a slot to the first that may hold its anchor.
-const ANCHOR_ROUNDS: u64 = 3;
+pub(crate) const ANCHOR_ROUNDS: u64 = 3;
 
 /// A leader slot; the order of slots is the order of commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -78,7 +78,12 @@ impl Naive<'_> {
         let members = self.maker.committee.len() as u64;
         let slots = self.slots();
         let stride = if slots < members { slots } else { 1 };
-        MemberIndex(((round * stride + rank) % members) as u16)
+        // docs/protocol.md 4.2, worked out by walking up: the leaders met in steps of three rounds, until one comes again.
+        let mut met = BTreeSet::new();
+        while met.insert(met.len() as u64 * 3 * stride % members) && met.len() < members as usize {}
+        let met = met.len() as u64;
+        let turns = if met < members { round / (3 * met) } else { 0 };
+        MemberIndex(((round * stride + turns + rank) % members) as u16)
     }
 
     fn slots(&self) -> u64 {

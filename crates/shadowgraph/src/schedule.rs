@@ -1,6 +1,7 @@
 //! Which members lead which rounds, by reputation that follows from the commits alone. docs/protocol.md 4.
 
 use crate::committee::{Committee, MemberSet};
+use crate::committer::ANCHOR_ROUNDS;
 use crate::event::VerifiedEvent;
 use crate::ids::{MemberIndex, Round};
 
@@ -8,6 +9,10 @@ use crate::ids::{MemberIndex, Round};
 const RELATIVE_PERCENT_MIN: u64 = 90;
 /// And if its events were cited at once by this share of the events output. docs/protocol.md 4.3
 const SUPPORT_PERCENT_MIN: u64 = 50;
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
 
 /// The leaders of all rounds, as far as the commits so far tell.
 #[derive(Debug)]
@@ -67,7 +72,15 @@ impl Schedule {
         let slots = u64::from(self.slots(round));
         // With fewer slots than leaders the slots walk on through all; with all, the order turns by one.
         let stride = if slots < count { slots } else { 1 };
-        let start = (round.0 % count) * stride % count;
+        // A slot that is left open waits for the first one three rounds above it. If those met the same few leaders again and
+        // again, these few could keep one another's slots open for ever: where they would, the order turns once more.
+        let met = count / gcd(ANCHOR_ROUNDS * stride, count);
+        let turns = if met < count {
+            round.0 / (ANCHOR_ROUNDS * met)
+        } else {
+            0
+        };
+        let start = (round.0 % count) * stride + turns % count;
         leaders[((start + u64::from(rank)) % count) as usize]
     }
 
@@ -130,3 +143,7 @@ impl Schedule {
         self.total /= 2;
     }
 }
+
+#[cfg(test)]
+#[path = "schedule_tests.rs"]
+mod tests;

@@ -55,7 +55,8 @@ impl Reputation {
             .expect("there is a first schedule");
         let slots = self.slots.min(leaders.len());
         let stride = if slots == leaders.len() { 1 } else { slots };
-        let start = (round as u128 * stride as u128 % leaders.len() as u128) as usize;
+        let start = (round as u128 * stride as u128 % leaders.len() as u128) as usize
+            + turns(round, stride, leaders.len());
         (0..slots)
             .map(|rank| leaders[(start + rank) % leaders.len()])
             .collect()
@@ -114,6 +115,17 @@ impl Reputation {
         }
         chosen.into_iter().collect()
     }
+}
+
+/// How often the order has turned besides: once whenever the first leaders of every third round have all been met, unless that
+/// is everybody.
+fn turns(round: u64, stride: usize, leaders: usize) -> usize {
+    let first_met = (1..=leaders).find(|step| (step * 3 * stride).is_multiple_of(leaders));
+    let met = first_met.expect("after as many steps as leaders it begins again");
+    if met == leaders {
+        return 0;
+    }
+    (round / (3 * met as u64) % leaders as u64) as usize
 }
 
 impl Schedule for Reputation {
