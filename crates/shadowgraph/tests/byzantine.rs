@@ -316,3 +316,27 @@ fn wakes_do_not_keep_a_resting_committee_running() {
     let made = cluster.pushed[0] - before;
     assert!(made <= 200, "{made} events");
 }
+
+#[test]
+fn twins_that_nobody_needs_do_not_enter() {
+    let mut cluster = three_of_four(7);
+    let mut liar = Liar::new();
+    cluster.submit(0, "start");
+    let draft = liar.draft(&cluster, 0, Round(1), "one").expect("round 1");
+    let before = cluster.nodes[0].status().graph_events;
+    for number in 0..50 {
+        let twin = EventDraft {
+            transactions: vec![Bytes::from(format!("twin {number}"))],
+            ..draft.clone()
+        };
+        let twin = liar.sign(&cluster, &twin);
+        give(&mut cluster, 0, &twin);
+    }
+    // docs/protocol.md 8.4
+    let status = cluster.nodes[0].status();
+    assert_eq!(
+        (status.graph_events, status.pending_events),
+        (before + 1, 0)
+    );
+    assert_eq!(cluster.nodes[0].proofs.len(), 1);
+}

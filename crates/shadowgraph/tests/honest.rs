@@ -194,3 +194,45 @@ fn a_silent_member_soon_costs_nothing() {
         }
     }
 }
+
+#[test]
+fn nothing_is_added_to_what_cannot_be_ordered() {
+    // docs/protocol.md 6.3, with a bound that every event is beyond: what a member takes stays in its pool.
+    let parameters = Parameters {
+        payload_rounds_max: 0,
+        ..Parameters::default()
+    };
+    let mut cluster = Cluster::new(&[1; 4], 3, parameters);
+    cluster.submit(0, "waits");
+    cluster.run_for(2_000);
+    let status = cluster.nodes[0].status();
+    assert!(status.round > Round(5), "the rounds go on: {status:?}");
+    assert_eq!(status.pool_transactions, 1);
+    let carried = cluster.nodes[0]
+        .log
+        .iter()
+        .map(VerifiedEvent::transaction_count);
+    assert_eq!(carried.sum::<u32>(), 0);
+}
+
+#[test]
+fn a_member_that_fell_behind_a_resting_committee_is_with_it_at_once() {
+    // docs/protocol.md 4.5: without that it would make up one round in half a heartbeat.
+    let mut cluster = Cluster::new(&[1; 4], 5, Parameters::default());
+    cluster.submit(0, "start");
+    cluster.run_for(5_000);
+    cluster.isolate(3);
+    cluster.run_for(30_000);
+    let behind = cluster.nodes[3].status().round;
+    assert!(
+        behind.ahead(20) < cluster.nodes[0].status().round,
+        "the others went on"
+    );
+    cluster.heal();
+    cluster.run_for(3_000);
+    let (there, here) = (
+        cluster.nodes[0].status().round,
+        cluster.nodes[3].status().round,
+    );
+    assert!(there <= here.ahead(1), "{here:?} is behind {there:?}");
+}
