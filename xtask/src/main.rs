@@ -7,6 +7,7 @@ mod demo;
 mod docs;
 mod guest;
 mod layers;
+mod mutants;
 mod setup;
 mod shell;
 mod suite;
@@ -34,6 +35,8 @@ enum Command {
     Layers,
     /// Check the documents: links, cited rules, the list of dependencies
     Docs,
+    /// Plant mistakes in the consensus library, one at a time, and see a test fail for each
+    Mutants(mutants::MutantsArgs),
     /// Build a guest image
     #[command(subcommand)]
     Guest(GuestKind),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Ci(args) => ci::run(&args),
         Command::Layers => layers::run(),
         Command::Docs => docs::run(),
+        Command::Mutants(args) => mutants::run(&args),
         Command::Guest(GuestKind::Micro) => micro_guest(),
         Command::Demo(args) => demo::run(&args),
     };

@@ -1,0 +1,188 @@
+//! `cargo xtask mutants`: are the tests able to fail? Plants wrong versions of single expressions in a copy of `shadowgraph`,
+//! and runs its tests and the simulator's against each. All mutants are in one build, and one of them is switched on
+//! by an environment variable: a hundred builds would take hours.
+
+mod catalogue;
+mod trial;
+
+use crate::shell;
+use anyhow::{Context, Result, bail, ensure};
+use catalogue::Mutation;
+use clap::Args;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use trial::{Suite, Verdict};
+
+/// The variable that switches a mutant on.
+const VARIABLE: &str = "SHADOWGRAPH_MUTANT";
+/// The crates that are copied; the first is mutated.
+const CRATES: [&str; 2] = ["shadowgraph", "shadowgraph-sim"];
+
+/// Which mutants to try.
+#[derive(Args, Default)]
+pub struct MutantsArgs {
+    /// Only mutants whose name contains this
+    filter: Option<String>,
+    /// Print the mutants and where they stand, and try none
+    #[arg(long)]
+    list: bool,
+}
+
+/// Tries the mutants; fails when one survives.
+pub fn run(args: &MutantsArgs) -> Result<()> {
+    let all = catalogue::catalogue()?;
+    let chosen = |mutation: &Mutation| {
+        let filter = args.filter.as_deref().unwrap_or_default();
+        mutation.name.contains(filter)
+    };
+    let numbered: Vec<(u32, &Mutation)> = (1..).zip(&all).collect();
+    let tried: Vec<_> = numbered.iter().filter(|(_, m)| chosen(m)).collect();
+    ensure!(
+        !tried.is_empty(),
+        "no mutant has such a name: --list shows them"
+    );
+    if args.list {
+        for (_, mutation) in tried {
+            println!("{:<34} {}", mutation.name, mutation.file);
+        }
+        return Ok(());
+    }
+    let copy = shell::target_dir().join("mutants");
+    plant(&copy, &numbered)?;
+    let suites = shell::step("build", || trial::build(&copy))?;
+    let suites = shell::step("the source as it is", || baseline(suites))?;
+    let start = Instant::now();
+    let mut survivors = Vec::new();
+    for (number, mutation) in &tried {
+        let verdict = trial::against(&suites, *number)?;
+        println!("{:<34} {verdict}", mutation.name);
+        if matches!(verdict, Verdict::Survived) {
+            survivors.push(mutation.name.as_str());
+        }
+    }
+    let killed = tried.len() - survivors.len();
+    println!(
+        "\n{killed} of {} mutants killed in {}",
+        tried.len(),
+        shell::seconds(start.elapsed())
+    );
+    if !survivors.is_empty() {
+        bail!("no test notices: {}", survivors.join(", "));
+    }
+    Ok(())
+}
+
+/// The tests must pass without a mutant; how long they take bounds how long they may take with one.
+fn baseline(suites: Vec<Suite>) -> Result<Vec<Suite>> {
+    let mut timed = Vec::new();
+    for mut suite in suites {
+        let start = Instant::now();
+        match suite.run(0)? {
+            Verdict::Survived => {}
+            other => bail!("without a mutant, {}: {other}", suite.name),
+        }
+        suite.usual = start.elapsed();
+        timed.push(suite);
+    }
+    // What kills most in the least time goes first.
+    timed.sort_by_key(|suite| suite.usual);
+    Ok(timed)
+}
+
+/// Copies the crates and plants the switches. Files that would not change are left alone, so that cargo builds only what did.
+fn plant(copy: &Path, mutations: &[(u32, &Mutation)]) -> Result<()> {
+    let manifest = std::fs::read_to_string(shell::root().join("Cargo.toml"))?;
+    let members = "members = [\"crates/*\", \"xtask\"]";
+    ensure!(
+        manifest.contains(members),
+        "the workspace lists its members otherwise than {members}"
+    );
+    let mut files = BTreeMap::new();
+    files.insert(
+        PathBuf::from("Cargo.toml"),
+        manifest
+            .replace(members, "members = [\"crates/*\"]")
+            .into_bytes(),
+    );
+    files.insert(
+        PathBuf::from("Cargo.lock"),
+        std::fs::read(shell::root().join("Cargo.lock"))?,
+    );
+    for name in CRATES {
+        gather(&Path::new("crates").join(name), &mut files)?;
+    }
+    let sources = Path::new("crates").join(CRATES[0]).join("src");
+    let mut by_file: BTreeMap<&str, Vec<(u32, &Mutation)>> = BTreeMap::new();
+    for (number, mutation) in mutations {
+        by_file
+            .entry(&mutation.file)
+            .or_default()
+            .push((*number, mutation));
+    }
+    for (name, mutations) in by_file {
+        let path = sources.join(name);
+        let source = files
+            .get_mut(&path)
+            .with_context(|| format!("there is no {}", path.display()))?;
+        let text = std::str::from_utf8(source)?;
+        *source = catalogue::with_switches(text, &mutations)?.into_bytes();
+    }
+    let library = files
+        .get_mut(&sources.join("lib.rs"))
+        .context("there is no lib.rs")?;
+    // The switches are not written for the compiler's taste.
+    library.splice(..0, *b"#![allow(warnings, clippy::all)]\n");
+    library.extend_from_slice(switchboard().as_bytes());
+    for (path, bytes) in &files {
+        let to = copy.join(path);
+        if std::fs::read(&to).is_ok_and(|old| old == *bytes) {
+            continue;
+        }
+        std::fs::create_dir_all(to.parent().expect("below the copy"))?;
+        std::fs::write(to, bytes)?;
+    }
+    remove_others(copy, &copy.join("crates"), &files)
+}
+
+/// The module that the switches ask.
+fn switchboard() -> String {
+    format!(
+        r#"
+mod mutation {{
+    /// The number of the mutant that is on.
+    pub(crate) fn active() -> u32 {{
+        static ACTIVE: std::sync::OnceLock<u32> = std::sync::OnceLock::new();
+        let read = || std::env::var("{VARIABLE}").ok()?.parse().ok();
+        *ACTIVE.get_or_init(|| read().unwrap_or(0))
+    }}
+}}
+"#
+    )
+}
+
+fn gather(below: &Path, files: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
+    for entry in std::fs::read_dir(shell::root().join(below))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            gather(&path, files)?;
+        } else {
+            files.insert(path, std::fs::read(entry.path())?);
+        }
+    }
+    Ok(())
+}
+
+/// A test file that was removed must not go on testing the copy.
+fn remove_others(copy: &Path, below: &Path, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
+    for entry in std::fs::read_dir(below)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_others(copy, &entry.path(), files)?;
+        } else if !files.contains_key(entry.path().strip_prefix(copy)?) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
