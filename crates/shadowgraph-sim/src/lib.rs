@@ -9,6 +9,7 @@
 pub mod adversary;
 pub mod checkers;
 pub mod disk;
+pub mod epochs;
 pub mod latency;
 pub mod network;
 pub mod node;
@@ -24,6 +25,7 @@ pub mod shrink;
 mod shrink_tests;
 #[cfg(test)]
 mod substrate_tests;
+pub mod toy_ledger;
 pub mod trace;
 pub mod verifier;
 pub mod world;

@@ -2,18 +2,23 @@
 //! outputs in order, syncs before it sends or reports a commit, decodes and verifies what comes in.
 //! Decides nothing about the network; the world delivers what it hands out.
 
+mod start;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    CheckpointCertificate, Commit, CommitIndex, Config, Digest, EquivocationProof, EventRef,
-    HaltReason, Input, Message, Output, Peer, PeerFault, Recipient, Replica, ReplicaStatus,
-    SigningKey, StoreRequest, SubmitError, SyncRequest, VerifiedEvent,
+    ChainId, CheckpointCertificate, Commit, Epoch, EpochEnd, EpochStart, EquivocationProof,
+    EventRef, HaltReason, Input, Message, Output, Parameters, Peer, PeerFault, Recipient, Replica,
+    ReplicaStatus, StoreRequest, SubmitError, SyncRequest, VerifiedEvent,
 };
 
 use crate::disk::{CrashKind, Disk};
+use crate::epochs::Epochs;
 use crate::queue::SkewedClock;
 use crate::rng::SimRng;
+use crate::toy_ledger::{Executed, ToyLedger};
 
 /// What a node wants the world to do, in order.
 #[derive(Debug)]
@@ -34,69 +39,73 @@ pub enum Effect {
     Equivocation(EquivocationProof),
     /// The replica blames a peer.
     Fault(Peer, PeerFault),
+    /// The epoch ended, durably.
+    EpochEnded(EpochEnd),
+    /// Somebody else must order these.
+    Returned(Vec<Bytes>),
+    /// Nobody serves the events that the node lacks.
+    NeedsSnapshot,
     /// The replica stopped for good.
     Halt(HaltReason),
     /// The driver's contract was broken.
     Broken(String),
 }
 
-/// The roots after a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Executed {
-    /// Which commit.
-    pub commit: CommitIndex,
-    /// Chained digest of all outcomes.
-    pub outcomes_root: Digest,
-    /// Digest of the toy state.
-    pub state_root: Digest,
+/// What a record of the disk is.
+const RECORD_EVENT: u8 = 0;
+const RECORD_END: u8 = 1;
+
+/// What a disk holds.
+#[derive(Debug, Default)]
+struct Records {
+    events: Vec<VerifiedEvent>,
+    ends: Vec<EpochEnd>,
 }
 
-/// The toy state machine: a hash over everything committed.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ToyLedger {
-    state: Digest,
-    outcomes: Digest,
-}
-
-impl ToyLedger {
-    /// Executes a commit.
-    pub fn execute(&mut self, commit: &Commit) -> Executed {
-        let mut state = blake3::Hasher::new_derive_key("dagger simulator state v1");
-        state.update(&self.state.0);
-        let mut count = 0u64;
-        for transaction in commit
-            .events
-            .iter()
-            .flat_map(|event| event.transactions().collect::<Vec<_>>())
-        {
-            state.update(&(transaction.len() as u64).to_le_bytes());
-            state.update(&transaction);
-            count += 1;
+impl Records {
+    fn read<'a>(records: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut all = Self::default();
+        for record in records {
+            let body = &record[1..];
+            if record[0] == RECORD_EVENT {
+                all.events.push(from_log(body.to_vec()));
+            } else {
+                let end = borsh::from_slice(body).expect("the log holds what was written");
+                all.ends.push(end);
+            }
         }
-        let mut outcomes = blake3::Hasher::new_derive_key("dagger simulator outcomes v1");
-        outcomes.update(&self.outcomes.0);
-        outcomes.update(&count.to_le_bytes());
-        self.state = Digest(*state.finalize().as_bytes());
-        self.outcomes = Digest(*outcomes.finalize().as_bytes());
-        Executed {
-            commit: commit.index,
-            outcomes_root: self.outcomes,
-            state_root: self.state,
-        }
+        all
     }
+}
+
+/// What stays the same over a node's starts.
+pub struct Identity {
+    /// Its number.
+    pub node: usize,
+    /// The network.
+    pub chain_id: ChainId,
+    /// Parameters of its replica.
+    pub parameters: Parameters,
+    /// The epochs of the run.
+    pub epochs: Arc<Epochs>,
+    /// How many ended epochs it keeps.
+    pub retain: Option<u64>,
 }
 
 /// A node that keeps to the rules.
 pub struct Node {
-    config: Config,
-    signer: Option<SigningKey>,
+    identity: Identity,
     clock: SkewedClock,
     last_now_ms: u64,
     replica: Option<Replica>,
     incarnation: u64,
     disk: Disk,
     /// Everything on the disk, synced or not, by round and creator.
-    index: BTreeMap<EventRef, Bytes>,
+    index: BTreeMap<(Epoch, EventRef), Bytes>,
+    /// The ends on the disk.
+    ends: Vec<EpochEnd>,
+    /// The epoch that the last start began with.
+    first: Epoch,
     syncing: Option<usize>,
     outputs: VecDeque<Output>,
     ledger: ToyLedger,
@@ -112,19 +121,20 @@ pub struct Node {
 
 impl Node {
     /// A node that has never run. Start it.
-    pub fn new(config: Config, signer: Option<SigningKey>, clock: SkewedClock) -> Self {
+    pub fn new(identity: Identity, clock: SkewedClock) -> Self {
         Self {
-            config,
-            signer,
+            ledger: ToyLedger::new(Arc::clone(&identity.epochs)),
+            identity,
             clock,
             last_now_ms: 0,
             replica: None,
             incarnation: 0,
             disk: Disk::new(),
             index: BTreeMap::new(),
+            ends: Vec::new(),
+            first: Epoch(0),
             syncing: None,
             outputs: VecDeque::new(),
-            ledger: ToyLedger::default(),
             timer_us: None,
             slow_us: 0,
             busy_until_us: 0,
@@ -153,40 +163,88 @@ impl Node {
         self.last_now_ms
     }
 
+    /// The epoch it is in; that of its disk's end while it is down.
+    pub fn epoch(&self) -> Epoch {
+        match &self.replica {
+            Some(replica) => replica.epoch(),
+            None => Epoch(self.ends.len() as u64),
+        }
+    }
+
+    /// Whether it has a seat now.
+    pub fn has_seat(&self) -> bool {
+        self.replica
+            .as_ref()
+            .is_some_and(|replica| replica.seat().is_some())
+    }
+
     /// The events on its disk, in the order they were written.
     pub fn log(&self) -> Vec<VerifiedEvent> {
-        self.disk
-            .iter()
-            .map(|record| from_log(record.to_vec()))
-            .collect()
+        Records::read(self.disk.iter()).events
+    }
+
+    /// The events that a start would read back.
+    pub fn readable(&self) -> Vec<VerifiedEvent> {
+        let records = Records::read(self.disk.iter());
+        let first = self.first_epoch(&records);
+        let read = |event: &VerifiedEvent| event.epoch() >= first;
+        records.events.into_iter().filter(read).collect()
     }
 
     /// Whether this event is on its disk.
-    pub fn holds(&self, reference: &EventRef) -> bool {
-        self.index.contains_key(reference)
+    pub fn holds(&self, epoch: Epoch, reference: &EventRef) -> bool {
+        self.index.contains_key(&(epoch, *reference))
     }
 
-    /// The process starts, with whatever the disk has.
-    pub fn start(&mut self, now_us: u64) -> Vec<Effect> {
-        assert!(!self.is_up(), "a node is started once");
-        self.incarnation += 1;
-        let log: Vec<VerifiedEvent> = self.disk.recover().into_iter().map(from_log).collect();
-        self.index = log
-            .iter()
-            .map(|event| (*event.reference(), event.bytes().clone()))
-            .collect();
-        self.ledger = ToyLedger::default();
-        self.committed = 0;
-        self.busy_until_us = now_us;
-        let now_ms = self.now_ms(now_us);
-        let replica = Replica::recover(
-            self.config.clone(),
-            self.signer.clone(),
-            now_ms,
-            log.into_iter(),
-        );
-        self.replica = Some(replica);
-        self.pump()
+    /// The epoch that a start begins with.
+    fn first_epoch(&self, records: &Records) -> Epoch {
+        let current = records.ends.last().map_or(0, |end| end.next.epoch().0);
+        let kept = self.identity.retain.unwrap_or(u64::MAX);
+        // A disk that was filled from a snapshot knows earlier ends, and no logs before the last.
+        let has_log = |epoch: &u64| records.events.iter().any(|event| event.epoch().0 == *epoch);
+        let first = (current.saturating_sub(kept)..current).find(has_log);
+        Epoch(first.unwrap_or(current))
+    }
+
+    /// The commit that the current start began with.
+    pub fn started_from(&self) -> u64 {
+        self.start_of(self.first).commit.0
+    }
+
+    fn start_of(&self, epoch: Epoch) -> EpochStart {
+        let end = self.ends.iter().find(|end| end.next.epoch() == epoch);
+        end.map_or_else(Epochs::genesis, EpochEnd::start)
+    }
+
+    fn keep_end(&mut self, end: EpochEnd, effects: &mut Vec<Effect>) {
+        if !self.ends.contains(&end) {
+            let mut record = vec![RECORD_END];
+            record.extend(borsh::to_vec(&end).expect("an end encodes"));
+            self.disk.append(&record);
+            self.ends.push(end.clone());
+        }
+        if let Some(kept) = self.identity.retain {
+            let first = Epoch(end.next.epoch().0.saturating_sub(kept));
+            self.index.retain(|(epoch, _), _| *epoch >= first);
+        }
+        effects.push(Effect::EpochEnded(end));
+    }
+
+    /// Executes a commit and reports it; nothing if it is void. Returns the answer that a checkpoint is owed.
+    fn execute(&mut self, commit: Commit, effects: &mut Vec<Effect>) -> Option<Executed> {
+        let executed = self.ledger.execute(&commit)?;
+        let is_checkpoint = commit.is_checkpoint;
+        self.committed += 1;
+        effects.push(Effect::Committed(Box::new(commit)));
+        is_checkpoint.then(|| {
+            effects.push(Effect::Execute(executed.clone()));
+            executed
+        })
+    }
+
+    /// The ends on its disk.
+    pub fn ends(&self) -> &[EpochEnd] {
+        &self.ends
     }
 
     /// The process ends without warning.
@@ -196,6 +254,7 @@ impl Node {
         self.syncing = None;
         self.timer_us = None;
         self.disk.crash(kind, rng);
+        self.ends = Records::read(self.disk.iter()).ends;
     }
 
     /// Someone puts an old copy of the disk in place of the disk of a node that is down.
@@ -203,6 +262,7 @@ impl Node {
         assert!(!self.is_up(), "a disk is replaced while the node is down");
         self.disk
             .roll_back(self.disk.records() * permille as usize / 1000);
+        self.ends = Records::read(self.disk.iter()).ends;
     }
 
     /// Gives the replica an input, and carries out what follows.
@@ -255,7 +315,11 @@ impl Node {
         while let Some(output) = self.outputs.pop_front() {
             let durable_first = matches!(
                 output,
-                Output::Send { .. } | Output::ReadStore { .. } | Output::Commit(_)
+                Output::Send { .. }
+                    | Output::ReadStore { .. }
+                    | Output::ReadEpochEnd { .. }
+                    | Output::Commit(_)
+                    | Output::Returned(_)
             );
             if durable_first && !self.disk.is_synced() {
                 self.outputs.push_front(output);
@@ -274,8 +338,11 @@ impl Node {
         match output {
             Output::Persist(event) => {
                 self.check_causal(&event, effects);
-                self.disk.append(event.bytes());
-                self.index.insert(*event.reference(), event.bytes().clone());
+                let mut record = vec![RECORD_EVENT];
+                record.extend_from_slice(event.bytes());
+                self.disk.append(&record);
+                let key = (event.epoch(), *event.reference());
+                self.index.insert(key, event.bytes().clone());
                 effects.push(Effect::Persisted(event));
             }
             Output::Send { to, message } => {
@@ -287,22 +354,21 @@ impl Node {
                 effects.push(Effect::Send(Recipient::One(to), answer.encode()));
             }
             Output::Commit(commit) => {
-                let executed = self.ledger.execute(&commit);
-                let is_checkpoint = commit.is_checkpoint;
-                self.committed += 1;
-                effects.push(Effect::Committed(Box::new(commit)));
-                if is_checkpoint {
-                    effects.push(Effect::Execute(executed));
-                }
+                // The answer takes its time; the world brings it.
+                self.execute(commit, effects);
             }
             Output::Certificate(certificate) => effects.push(Effect::Certificate(certificate)),
             Output::Equivocation(proof) => effects.push(Effect::Equivocation(proof)),
             Output::PeerFault { peer, fault } => effects.push(Effect::Fault(peer, fault)),
-            // The toy application ends no epoch.
-            Output::EpochEnded(_)
-            | Output::NeedsSnapshot { .. }
-            | Output::ReadEpochEnd { .. }
-            | Output::Returned(_) => {}
+            Output::EpochEnded(end) => self.keep_end(end, effects),
+            Output::NeedsSnapshot { .. } => effects.push(Effect::NeedsSnapshot),
+            Output::ReadEpochEnd { to, epoch } => {
+                if let Some(end) = self.ends.iter().find(|end| end.epoch() == epoch) {
+                    let message = Message::EpochEnd(Box::new(end.clone()));
+                    effects.push(Effect::Send(Recipient::One(to), message.encode()));
+                }
+            }
+            Output::Returned(transactions) => effects.push(Effect::Returned(transactions)),
             Output::Halt(reason) => effects.push(Effect::Halt(reason)),
         }
     }
@@ -314,10 +380,11 @@ impl Node {
         };
         for bytes in events {
             let event = from_log(bytes.to_vec());
-            if Some(event.creator()) != self.config.me {
+            let creator = self.identity.epochs.node_of(event.epoch(), event.creator());
+            if creator != Some(self.identity.node) {
                 continue;
             }
-            if !self.index.contains_key(event.reference()) {
+            if !self.holds(event.epoch(), event.reference()) {
                 effects.push(Effect::Broken(format!(
                     "own {:?} was sent before it was persisted",
                     event.reference()
@@ -329,11 +396,11 @@ impl Node {
     /// The log is in causal order: an event comes after its parents, except those that are collected.
     fn check_causal(&self, event: &VerifiedEvent, effects: &mut Vec<Effect>) {
         for parent in event.parents().iter().filter(|parent| parent.round.0 > 0) {
-            let missing = !self.index.contains_key(parent);
+            let missing = !self.holds(event.epoch(), parent);
             if missing
-                && self
-                    .status()
-                    .is_some_and(|status| parent.round > status.floor)
+                && self.status().is_some_and(|status| {
+                    status.epoch == event.epoch() && parent.round > status.floor
+                })
             {
                 let text = format!(
                     "{:?} was persisted before its parent {parent:?}",
@@ -351,14 +418,14 @@ impl Node {
                 references.sort_unstable();
                 references
                     .iter()
-                    .filter_map(|reference| self.index.get(reference))
+                    .filter_map(|reference| self.index.get(&(request.epoch, *reference)))
                     .collect()
             }
             SyncRequest::After(after) => {
                 let wants = |reference: &EventRef| after.wants(reference.round, reference.creator);
                 self.index
                     .iter()
-                    .filter(|(reference, _)| wants(reference))
+                    .filter(|((epoch, reference), _)| *epoch == request.epoch && wants(reference))
                     .map(|(_, bytes)| bytes)
                     .collect()
             }

@@ -55,6 +55,15 @@ pub struct Skew {
     pub drift_ppm: i64,
 }
 
+/// An epoch after the first.
+#[derive(Clone, Debug)]
+pub struct EpochPlan {
+    /// How many commits the epoch before has at least: it ends with its first checkpoint from there on.
+    pub commits: u64,
+    /// The seats: node, generation of its key, weight.
+    pub seats: Vec<(usize, u32, u64)>,
+}
+
 /// A run, before it starts.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -62,6 +71,10 @@ pub struct Plan {
     pub weights: Vec<u64>,
     /// Nodes without a seat, which only follow. Their node numbers come after the members'.
     pub followers: usize,
+    /// The epochs after the first.
+    pub epochs: Vec<EpochPlan>,
+    /// How many ended epochs nodes still serve, and read back when they start; all if there is none.
+    pub retain: Option<u64>,
     /// How long messages travel.
     pub latency: Latency,
     /// What goes wrong on the links from the start.
@@ -110,6 +123,8 @@ impl Plan {
         Self {
             weights: vec![1; members],
             followers: 0,
+            epochs: Vec::new(),
+            retain: None,
             latency: Latency::Uniform(20_000),
             faults: LinkFaults::default(),
             chaos_us: 10_000_000,

@@ -1,5 +1,7 @@
 //! The named scenarios. Each turns randomness into a plan; none runs anything.
 
+mod epochs;
+
 use crate::adversary::Behaviour;
 use crate::disk::CrashKind;
 use crate::network::{Latency, LinkFaults};
@@ -73,6 +75,19 @@ scenarios! {
     "byzantine", "f members with several behaviours each", byzantine_mix;
     "round-jumps", "trap: a schedule that starves a graph with unrestricted round jumps", round_jumps;
     "pruning-race", "trap: a late commit races the collection of its history", pruning_race;
+    "epochs-under-load", "epochs end again and again while clients submit", epochs::under_load;
+    "join", "nodes without a seat get one at the end of an epoch", epochs::join;
+    "leave", "members give up their seats, one an epoch", epochs::leave;
+    "rotate-key", "members change keys and seats", epochs::rotate_key;
+    "grow-and-shrink", "one member, then four, ten, and four others", epochs::grow_and_shrink;
+    "epoch-crashes", "nodes crash around the ends of epochs", epochs::crash_at_boundary;
+    "epoch-straggler", "a node is away over several epochs", epochs::straggler;
+    "epoch-snapshot", "a node is away over several epochs whose logs are gone", epochs::pruned_straggler;
+    "epoch-deadlock", "trap: everything that may stop a committee at the boundary", epochs::deadlock;
+    "epoch-byzantine", "f members with several behaviours each, over epochs", epochs::byzantine_boundary;
+    "equivocator-removed", "an equivocator loses its seat", epochs::equivocator_removed;
+    "epoch-amnesia", "a member's disk is rolled back over the ends of epochs", epochs::amnesia;
+    "epoch-mixed", "everything at once, over epochs", epochs::mixed;
     "uncommittable-flood", "trap: a flood of events that never commit", uncommittable_flood;
 }
 

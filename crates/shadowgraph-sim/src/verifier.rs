@@ -6,22 +6,22 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use shadowgraph::{ChainId, Committee, Digest, UnverifiedEvent, VerifiedEvent, verify_events};
 
-/// Verifies events against one committee.
+/// Verifies events against the committees of a run.
 pub struct Verifier {
     chain_id: ChainId,
-    committee: Committee,
+    committees: Vec<Committee>,
     verdicts: HashMap<[u8; 32], Option<VerifiedEvent>>,
-    /// The digest of the first valid event seen per round and creator.
-    first: BTreeMap<(u64, u16), Digest>,
-    twins: Vec<(u64, u16)>,
+    /// The digest of the first valid event seen per epoch, round and creator.
+    first: BTreeMap<(u64, u64, u16), Digest>,
+    twins: Vec<(u64, u64, u16)>,
 }
 
 impl Verifier {
     /// A verifier that has seen nothing.
-    pub fn new(chain_id: ChainId, committee: Committee) -> Self {
+    pub fn new(chain_id: ChainId, committees: Vec<Committee>) -> Self {
         Self {
             chain_id,
-            committee,
+            committees,
             verdicts: HashMap::new(),
             first: BTreeMap::new(),
             twins: Vec::new(),
@@ -34,23 +34,28 @@ impl Verifier {
             .iter()
             .map(|bytes| *blake3::hash(bytes).as_bytes())
             .collect();
-        let mut fresh = Vec::new();
-        let mut fresh_keys = Vec::new();
+        let mut fresh: BTreeMap<u64, (Vec<UnverifiedEvent>, Vec<[u8; 32]>)> = BTreeMap::new();
         for (bytes, key) in events.iter().zip(&keys) {
             if self.verdicts.contains_key(key) {
                 continue;
             }
             self.verdicts.insert(*key, None);
             if let Ok(event) = UnverifiedEvent::decode(bytes.clone()) {
+                let (fresh, fresh_keys) = fresh.entry(event.epoch().0).or_default();
                 fresh.push(event);
                 fresh_keys.push(*key);
             }
         }
-        let results = verify_events(fresh, &self.chain_id, &self.committee);
-        for (key, result) in fresh_keys.into_iter().zip(results) {
-            if let Ok(event) = result {
-                self.note_twins(&event);
-                self.verdicts.insert(key, Some(event));
+        for (epoch, (fresh, fresh_keys)) in fresh {
+            let Some(committee) = self.committees.get(epoch as usize) else {
+                continue;
+            };
+            let results = verify_events(fresh, &self.chain_id, committee);
+            for (key, result) in fresh_keys.into_iter().zip(results) {
+                if let Ok(event) = result {
+                    self.note_twins(&event);
+                    self.verdicts.insert(key, Some(event));
+                }
             }
         }
         keys.iter()
@@ -59,15 +64,15 @@ impl Verifier {
     }
 
     fn note_twins(&mut self, event: &VerifiedEvent) {
-        let slot = (event.round().0, event.creator().0);
+        let slot = (event.epoch().0, event.round().0, event.creator().0);
         let first = self.first.entry(slot).or_insert(*event.digest());
         if first != event.digest() {
             self.twins.push(slot);
         }
     }
 
-    /// Rounds and creators of which more than one valid event was seen on the network.
-    pub fn twins(&self) -> &[(u64, u16)] {
+    /// Epochs, rounds and creators of which more than one valid event was seen on the network.
+    pub fn twins(&self) -> &[(u64, u64, u16)] {
         &self.twins
     }
 }

@@ -66,6 +66,19 @@ scenarios! {
     round_jumps, "round-jumps", 0..2;
     pruning_race, "pruning-race", 0..4;
     uncommittable_flood, "uncommittable-flood", 0..2;
+    epochs_under_load, "epochs-under-load", 0..4;
+    join, "join", 0..4;
+    leave, "leave", 0..4;
+    rotate_key, "rotate-key", 0..4;
+    grow_and_shrink, "grow-and-shrink", 0..2;
+    epoch_crashes, "epoch-crashes", 0..6;
+    epoch_straggler, "epoch-straggler", 0..3;
+    epoch_snapshot, "epoch-snapshot", 0..3;
+    epoch_deadlock, "epoch-deadlock", 0..6;
+    epoch_byzantine, "epoch-byzantine", 0..6;
+    equivocator_removed, "equivocator-removed", 0..3;
+    epoch_amnesia, "epoch-amnesia", 0..4;
+    epoch_mixed, "epoch-mixed", 0..12;
 }
 
 #[test]

@@ -181,6 +181,22 @@ impl ClientChecker {
         lost
     }
 
+    /// The node lost its seat and gave a transaction back; another one took it. It is the same submission still.
+    pub fn moved(&mut self, bytes: &Bytes, node: usize) {
+        let id = self.bodies.get(bytes);
+        if let Some(submission) = id.and_then(|id| self.submissions.get_mut(id)) {
+            submission.node = node;
+            submission.event = None;
+        }
+    }
+
+    /// Nobody has a transaction any more: its client knows.
+    pub fn dropped(&mut self, bytes: &Bytes) {
+        if let Some(id) = self.bodies.get(bytes) {
+            self.open.remove(id);
+        }
+    }
+
     /// Transactions that must still commit.
     pub fn open(&self) -> &BTreeSet<u64> {
         &self.open

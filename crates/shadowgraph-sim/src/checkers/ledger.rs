@@ -2,13 +2,16 @@
 //! acknowledgement, certificates.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, CheckpointCertificate, Commit, Committee, Digest, EventRef, MemberIndex,
+    ChainId, CheckpointCertificate, Commit, Committee, Digest, Epoch, EpochEnd, EventRef,
+    MemberIndex,
 };
 
-use crate::node::Executed;
+use crate::epochs::Epochs;
+use crate::toy_ledger::Executed;
 
 /// A commit as the first node reported it.
 #[derive(Clone, Debug)]
@@ -24,7 +27,7 @@ pub struct Reported {
 /// The one sequence of commits, and what each node has of it.
 pub struct LedgerChecker {
     chain_id: ChainId,
-    committee: Committee,
+    epochs: Arc<Epochs>,
     gc_depth: u64,
     /// The sequence so far, in order; index 1 comes first.
     pub sequence: Vec<Reported>,
@@ -33,7 +36,9 @@ pub struct LedgerChecker {
     /// The most commits that each node ever reported as durable.
     acknowledged: Vec<u64>,
     output: BTreeMap<EventRef, u64>,
-    slots: BTreeSet<(u64, u16)>,
+    slots: BTreeSet<(u64, u64, u16)>,
+    /// The last commit of each ended epoch, by the plan and the commits alone.
+    pub ends: Vec<u64>,
     roots: BTreeMap<u64, Executed>,
     /// The highest certified commit.
     pub certified: u64,
@@ -53,24 +58,60 @@ pub(crate) use ensure;
 
 impl LedgerChecker {
     /// Watches `nodes` nodes.
-    pub fn new(chain_id: ChainId, committee: Committee, gc_depth: u64, nodes: usize) -> Self {
+    pub fn new(chain_id: ChainId, epochs: Arc<Epochs>, gc_depth: u64, nodes: usize) -> Self {
         Self {
             chain_id,
-            committee,
+            epochs,
             gc_depth,
             sequence: Vec::new(),
             position: vec![0; nodes],
             acknowledged: vec![0; nodes],
             output: BTreeMap::new(),
             slots: BTreeSet::new(),
+            ends: Vec::new(),
             roots: BTreeMap::new(),
             certified: 0,
         }
     }
 
-    /// A node starts over: it has to report everything again.
-    pub fn node_started(&mut self, node: usize) {
-        self.position[node] = 0;
+    /// A node starts over: it has to report everything again after the commit it starts from.
+    pub fn node_started(&mut self, node: usize, from: u64) {
+        self.position[node] = from;
+    }
+
+    /// An epoch ended for a node: there where the plan says, and proven by a quorum of the right committee.
+    pub fn epoch_ended(&mut self, node: usize, end: &EpochEnd) -> Finding {
+        let epoch = end.epoch();
+        let last = end.certificate.checkpoint.commit.0;
+        ensure!(
+            "epoch end",
+            self.ends.get(epoch.0 as usize) == Some(&last),
+            "n{node}: {epoch:?} ended with commit {last}, not where the plan says: {:?}",
+            self.ends
+        );
+        let proven = end.verify(&self.chain_id, self.committee(epoch)?);
+        ensure!(
+            "epoch end",
+            proven.is_ok() && Some(&end.next) == self.epochs.committee(epoch.next()),
+            "n{node}: the end of {epoch:?} does not prove the next committee: {proven:?}"
+        );
+        ensure!(
+            "epoch end",
+            self.position[node] == last,
+            "n{node} leaves {epoch:?} at commit {} instead of {last}",
+            self.position[node]
+        );
+        Ok(())
+    }
+
+    /// The epoch in which the run is, as far as commits tell.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.ends.len() as u64)
+    }
+
+    fn committee(&self, epoch: Epoch) -> Result<&Committee, (&'static str, String)> {
+        let committee = self.epochs.committee(epoch);
+        committee.ok_or(("epoch", format!("no plan has {epoch:?}")))
     }
 
     /// After a restart, everything that was durable before has been reported again.
@@ -104,7 +145,19 @@ impl LedgerChecker {
             same_commit(first, node, commit)?;
             return Ok(false);
         }
+        // docs/protocol.md 10.1: what an ended epoch still commits is void and told to nobody.
+        ensure!(
+            "void commit",
+            commit.epoch == self.epoch(),
+            "n{node} reports commit {index} of {:?}, the order is in {:?}",
+            commit.epoch,
+            self.epoch()
+        );
         self.check_new(commit)?;
+        let start = self.ends.last().copied().unwrap_or(0);
+        if self.epochs.next(start, commit).is_some() {
+            self.ends.push(index);
+        }
         self.sequence.push(Reported {
             commit: commit.clone(),
             node,
@@ -133,7 +186,7 @@ impl LedgerChecker {
             commit.time_ms >= last_ms,
             "the time of commit {index} goes back"
         );
-        let slot = |commit: &Commit| (commit.leader.round, commit.rank);
+        let slot = |commit: &Commit| (commit.epoch, commit.leader.round, commit.rank);
         ensure!(
             "slot order",
             last.is_none_or(|last| slot(last) < slot(commit)),
@@ -148,6 +201,7 @@ impl LedgerChecker {
             leader_last,
             "commit {index} does not end with its leader"
         );
+        let last = last.filter(|last| last.epoch == commit.epoch);
         let floor = last.map_or(0, |last| last.leader.round.0.saturating_sub(self.gc_depth));
         self.check_events(commit, floor)
     }
@@ -167,7 +221,8 @@ impl LedgerChecker {
                 reference.round.0 > floor,
                 "commit {index} holds {reference:?}, at or below floor {floor}"
             );
-            let slot = (reference.round.0, reference.creator.0);
+            let epoch = commit.epoch.0;
+            let slot = (epoch, reference.round.0, reference.creator.0);
             ensure!(
                 "double commit",
                 self.slots.insert(slot),
@@ -182,7 +237,9 @@ impl LedgerChecker {
                 );
                 let known = earlier.contains(parent) || self.output.contains_key(parent);
                 // A dropped twin leaves its slot behind.
-                let twin = self.slots.contains(&(parent.round.0, parent.creator.0));
+                let twin = self
+                    .slots
+                    .contains(&(epoch, parent.round.0, parent.creator.0));
                 ensure!(
                     "causal order",
                     known || twin || parent.round.0 <= floor,
@@ -197,7 +254,8 @@ impl LedgerChecker {
 
     /// A node executed a checkpoint commit: all must come to the same roots.
     pub fn executed(&mut self, node: usize, executed: &Executed) -> Finding {
-        let first = self.roots.entry(executed.commit.0).or_insert(*executed);
+        let first = self.roots.entry(executed.commit.0);
+        let first = first.or_insert_with(|| executed.clone());
         ensure!(
             "roots",
             first == executed,
@@ -210,7 +268,8 @@ impl LedgerChecker {
     /// A node holds a certificate: it verifies, its signers are a quorum counted here, and its roots are the true ones.
     pub fn certified(&mut self, node: usize, certificate: &CheckpointCertificate) -> Finding {
         let index = certificate.checkpoint.commit.0;
-        let verdict = certificate.verify(&self.chain_id, &self.committee);
+        let committee = self.committee(certificate.checkpoint.epoch)?;
+        let verdict = certificate.verify(&self.chain_id, committee);
         ensure!(
             "certificate",
             verdict.is_ok(),
@@ -221,15 +280,8 @@ impl LedgerChecker {
             .iter()
             .map(|(member, _)| *member)
             .collect();
-        let weight: u64 = signers
-            .iter()
-            .map(|member| self.committee.weight(*member))
-            .sum();
-        let total: u64 = self
-            .committee
-            .members()
-            .map(|(_, member)| member.weight)
-            .sum();
+        let weight: u64 = signers.iter().map(|member| committee.weight(*member)).sum();
+        let total: u64 = committee.members().map(|(_, member)| member.weight).sum();
         ensure!(
             "certificate",
             weight >= total - (total - 1) / 3,
@@ -245,6 +297,8 @@ impl LedgerChecker {
         let commit = &self.sequence[index as usize - 1].commit;
         let same = checkpoint.state_root == roots.state_root
             && checkpoint.outcomes_root == roots.outcomes_root
+            && checkpoint.next_committee == roots.next.as_ref().map(Committee::digest)
+            && checkpoint.epoch == commit.epoch
             && checkpoint.commit_digest == commit.digest
             && checkpoint.time_ms == commit.time_ms;
         ensure!(

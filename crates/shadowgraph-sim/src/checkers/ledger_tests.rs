@@ -7,9 +7,16 @@ use shadowgraph::{
 };
 
 use super::ledger::LedgerChecker;
-use crate::world::{START_MS, member_key};
+use crate::epochs::{Epochs, member_key};
+use crate::plan::Plan;
+use crate::world::START_MS;
 
 const CHAIN: ChainId = ChainId([3; 32]);
+
+/// The committee of one, for ever.
+fn epochs() -> std::sync::Arc<Epochs> {
+    std::sync::Arc::new(Epochs::new(&Plan::calm(1)))
+}
 
 fn committee() -> Committee {
     let member = Member {
@@ -47,7 +54,7 @@ fn commits() -> Vec<Commit> {
 
 /// What the checker says when node 0 reports `first` and then node 1 reports `second`.
 fn verdict(first: &[Commit], second: &[Commit]) -> Result<(), &'static str> {
-    let mut checker = LedgerChecker::new(CHAIN, committee(), 50, 2);
+    let mut checker = LedgerChecker::new(CHAIN, epochs(), 50, 2);
     let reports = first
         .iter()
         .map(|commit| (0, commit))
@@ -96,7 +103,7 @@ fn an_event_in_two_commits_is_noticed() {
     let again = commits[1].events[0].clone();
     commits.truncate(3);
     commits[2].events.insert(0, again);
-    let mut checker = LedgerChecker::new(CHAIN, committee(), 50, 1);
+    let mut checker = LedgerChecker::new(CHAIN, epochs(), 50, 1);
     checker.committed(0, &commits[0], 0).expect("honest");
     checker.committed(0, &commits[1], 0).expect("honest");
     commits[2].digest = super::ledger::commit_digest(&commits[2]);

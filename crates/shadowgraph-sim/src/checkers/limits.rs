@@ -1,8 +1,9 @@
 //! Watches that replicas stay within their bounds: memory, pace while idle, timers that move, equivocations proven.
 
-use shadowgraph::{ChainId, Committee, EquivocationProof, ReplicaStatus};
+use shadowgraph::{ChainId, Epoch, EquivocationProof, ReplicaStatus};
 
 use super::ledger::{Finding, ensure};
+use crate::epochs::Epochs;
 use crate::plan::Plan;
 use crate::queue::{MS, SECOND};
 
@@ -33,7 +34,8 @@ pub struct LimitChecker {
 impl LimitChecker {
     /// The bounds that follow from a plan's parameters.
     pub fn new(plan: &Plan) -> Self {
-        let members = plan.members() as u64;
+        let seats = plan.epochs.iter().map(|epoch| epoch.seats.len());
+        let members = seats.chain([plan.members()]).max().unwrap_or(0) as u64;
         let parameters = &plan.parameters;
         // Rounds can run ahead of the commits only while quorums form, so the window above the floor is generous: the depth,
         // the rounds with payload, and as many again for a commit that takes long.
@@ -128,9 +130,11 @@ impl LimitChecker {
         node: usize,
         proof: &EquivocationProof,
         chain_id: &ChainId,
-        committee: &Committee,
+        epochs: &Epochs,
+        epoch: Epoch,
         plan: &Plan,
     ) -> Finding {
+        let committee = epochs.committee(epoch).expect("a planned epoch");
         self.proofs += 1;
         match proof.verify(chain_id, committee) {
             Err(error) => Err((
@@ -138,7 +142,8 @@ impl LimitChecker {
                 format!("n{node}: the proof does not verify: {error}"),
             )),
             Ok((member, round)) => {
-                let honest = plan.is_honest(usize::from(member.0));
+                let holder = epochs.node_of(epoch, member).expect("a seat is held");
+                let honest = plan.is_honest(holder);
                 ensure!(
                     "equivocation proof",
                     !honest,

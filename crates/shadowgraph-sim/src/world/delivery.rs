@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use shadowgraph::{
-    Commit, Digest, EventRef, Input, MemberIndex, Message, Peer, PeerFault, Recipient, Round,
-    VerifiedEvent,
+    Commit, Digest, Epoch, EpochEnd, EquivocationProof, EventRef, Input, MemberIndex, Message,
+    Peer, PeerFault, Recipient, Round, UnverifiedEvent, VerifiedEvent,
 };
 
 use super::{EXECUTION_US, Happening, Slot, World};
 use crate::adversary::Raw;
 use crate::checkers::ledger::{Finding, LedgerChecker};
-use crate::checkers::naive::Vertex;
+use crate::checkers::naive::{NaiveGraph, Vertex};
 use crate::checkers::replay;
 use crate::node::Effect;
 use crate::queue::SECOND;
@@ -20,18 +20,25 @@ const DECISIONS_CHECKED: u64 = 4;
 const BACKLOG_US: u64 = SECOND;
 
 impl World {
-    fn peer(&self, node: usize) -> Peer {
-        if node < self.plan.members() {
-            Peer::Member(MemberIndex(node as u16))
-        } else {
-            Peer::Follower(node as u64)
-        }
+    /// How one node numbers another, in its epoch.
+    fn peer(&self, viewer: usize, node: usize) -> Peer {
+        let seat = self.epochs.seat(self.epoch_of(viewer), node);
+        seat.map_or(Peer::Follower(node as u64), |(seat, _)| Peer::Member(seat))
     }
 
-    fn node_of(&self, peer: Peer) -> usize {
+    /// Whom a node means; nobody if it cannot know.
+    fn node_of(&self, viewer: usize, peer: Peer) -> Option<usize> {
         match peer {
-            Peer::Member(member) => usize::from(member.0),
-            Peer::Follower(number) => number as usize,
+            Peer::Member(seat) => self.epochs.node_of(self.epoch_of(viewer), seat),
+            Peer::Follower(number) => usize::try_from(number).ok(),
+        }
+        .filter(|node| *node < self.slots.len())
+    }
+
+    fn epoch_of(&self, node: usize) -> Epoch {
+        match &self.slots[node] {
+            Slot::Honest(driver) => driver.epoch(),
+            Slot::Puppet(_) => Epoch(0),
         }
     }
 
@@ -93,15 +100,34 @@ impl World {
             self.puppet_hears(to, &bytes, events);
             return;
         }
-        let from = self.peer(from);
+        let epoch = self.epoch_of(to);
+        let from = self.peer(to, from);
         match decoded {
-            Ok(Message::Events(_)) => self.input(to, Input::Events { from, events }),
+            Ok(Message::Events(wire)) => {
+                let foreign: Vec<_> = wire
+                    .into_iter()
+                    .filter_map(|bytes| UnverifiedEvent::decode(bytes).ok())
+                    .filter(|event| event.epoch() != epoch)
+                    .collect();
+                let none = foreign.is_empty();
+                if !none {
+                    let events = foreign;
+                    self.input(to, Input::Foreign { from, events });
+                }
+                let here = |event: &VerifiedEvent| event.epoch() == epoch;
+                let events: Vec<_> = events.into_iter().filter(here).collect();
+                if (none || !events.is_empty()) && self.epoch_of(to) == epoch {
+                    self.input(to, Input::Events { from, events });
+                }
+            }
             Ok(message) => self.input(to, Input::Message { from, message }),
             Err(_) => {}
         }
     }
 
-    fn puppet_hears(&mut self, member: usize, bytes: &Bytes, events: Vec<VerifiedEvent>) {
+    fn puppet_hears(&mut self, member: usize, bytes: &Bytes, mut events: Vec<VerifiedEvent>) {
+        let epoch = self.puppet_epoch;
+        events.retain(|event| event.epoch() == epoch);
         let now_ms = super::START_MS + self.queue.now_us() / crate::queue::MS;
         let schedule = &self.schedule;
         let Slot::Puppet(puppet) = &mut self.slots[member] else {
@@ -196,12 +222,17 @@ impl World {
                 let finding = self.ledger.certified(node, &certificate);
                 self.check(finding);
             }
+            Effect::EpochEnded(end) => self.epoch_ended(node, &end),
+            Effect::Returned(transactions) => self.returned.extend(transactions),
+            Effect::NeedsSnapshot => self.fetch_snapshot(node),
             Effect::Equivocation(proof) => {
+                let epoch = proof_epoch(&proof);
                 let finding = self.limits.equivocation(
                     node,
                     &proof,
                     &self.chain_id,
-                    &self.committee,
+                    &self.epochs,
+                    epoch,
                     &self.plan,
                 );
                 self.trace.step(now_us, node, "equivocation", &[], || {
@@ -223,13 +254,55 @@ impl World {
         }
     }
 
+    /// An epoch ended at a node. The first to see it wakes the adversaries up to the next.
+    fn epoch_ended(&mut self, node: usize, end: &EpochEnd) {
+        let now_us = self.queue.now_us();
+        let next = end.next.epoch();
+        self.trace
+            .step(now_us, node, "epoch", &next.0.to_le_bytes(), || {
+                format!("{next:?} starts after commit {}", end.start().commit)
+            });
+        let finding = self.ledger.epoch_ended(node, end);
+        self.check(finding);
+        if next > self.puppet_epoch {
+            self.puppet_epoch = next;
+            for node in 0..self.slots.len() {
+                if let Some(puppet) = self.make_puppet(node, next) {
+                    self.slots[node] = Slot::Puppet(Box::new(puppet));
+                }
+            }
+        }
+    }
+
+    /// A node that nobody can help with events takes the state of an epoch's start from whoever is furthest.
+    fn fetch_snapshot(&mut self, node: usize) {
+        if self.plan.retain.is_none() {
+            return; // somebody has the events: it is only a matter of links
+        }
+        let honest = (0..self.slots.len()).filter(|peer| self.plan.is_correct(*peer));
+        let ends = honest.filter_map(|peer| match &self.slots[peer] {
+            Slot::Honest(driver) if driver.is_up() => Some(driver.ends().to_vec()),
+            _ => None,
+        });
+        let Some(ends) = ends.max_by_key(Vec::len) else {
+            return;
+        };
+        if ends.len() as u64 > self.epoch_of(node).0 {
+            self.snapshots.push((node, ends));
+        }
+    }
+
     fn send(&mut self, node: usize, to: Recipient, bytes: &Bytes) {
         let now_us = self.queue.now_us();
         self.trace.step(now_us, node, "send", bytes, || {
             format!("to {to:?}: {}", describe(&Message::decode(bytes.clone())))
         });
         match to {
-            Recipient::One(peer) => self.transmit(node, self.node_of(peer), bytes, 0),
+            Recipient::One(peer) => {
+                if let Some(to) = self.node_of(node, peer) {
+                    self.transmit(node, to, bytes, 0);
+                }
+            }
             Recipient::All => {
                 for to in (0..self.slots.len()).filter(|to| *to != node) {
                     self.transmit(node, to, bytes, 0);
@@ -245,10 +318,14 @@ impl World {
             .step(now_us, node, "persist", &reference.digest.0, || {
                 format!("{reference:?}")
             });
-        if self.graph.get(&reference.digest.0).is_none() {
-            self.graph.insert(replay::vertex(event));
+        let epochs = &self.epochs;
+        let weights = || super::weights(epochs, event.epoch());
+        let graph = self.graphs.entry(event.epoch());
+        let graph = graph.or_insert_with(|| NaiveGraph::new(weights()));
+        if graph.get(&reference.digest.0).is_none() {
+            graph.insert(replay::vertex(event));
         }
-        if usize::from(event.creator().0) == node {
+        if self.epochs.node_of(event.epoch(), event.creator()) == Some(node) {
             self.clients.own_event(node, event, now_us);
             self.limits.own_event(node, now_us);
         }
@@ -293,19 +370,28 @@ impl World {
         };
         let held = |vertex: &Vertex| {
             let (round, creator) = (Round(vertex.round), MemberIndex(vertex.creator));
-            driver.holds(&EventRef {
+            let reference = EventRef {
                 round,
                 creator,
                 digest: Digest(vertex.id),
-            })
+            };
+            driver.holds(commit.epoch, &reference)
         };
-        replay::check_decision(&self.graph, &held, commit)
+        let Some(graph) = self.graphs.get(&commit.epoch) else {
+            return Err((
+                "decision",
+                "nobody persisted an event of the epoch".to_string(),
+            ));
+        };
+        replay::check_decision(graph, &held, commit)
     }
 
     /// An honest peer is never blamed.
     fn blamed(&mut self, node: usize, peer: Peer, fault: &PeerFault) {
         let now_us = self.queue.now_us();
-        let blamed = self.node_of(peer);
+        let Some(blamed) = self.node_of(node, peer) else {
+            return;
+        };
         self.trace.step(now_us, node, "fault", &[], || {
             format!("of n{blamed}: {fault}")
         });
@@ -316,6 +402,14 @@ impl World {
             )));
         }
     }
+}
+
+/// The epoch of the events that a proof is made of.
+fn proof_epoch(proof: &EquivocationProof) -> Epoch {
+    // Version and chain id come before it.
+    let at = 1 + 32;
+    let bytes = &proof.first.header[at..at + 8];
+    Epoch(u64::from_le_bytes(bytes.try_into().expect("eight bytes")))
 }
 
 fn describe(message: &Result<Message, shadowgraph::MessageError>) -> String {

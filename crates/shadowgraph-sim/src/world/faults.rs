@@ -16,8 +16,9 @@ impl World {
             return;
         }
         self.trace.step(now_us, node, "start", &[], String::new);
-        self.ledger.node_started(node);
         let effects = driver.start(now_us);
+        let from = driver.started_from();
+        self.ledger.node_started(node, from);
         self.carry_out(node, effects);
         if self.plan.is_correct(node) {
             let finding = self.ledger.node_recovered(node);
@@ -40,7 +41,7 @@ impl World {
             .step(now_us, node, "crash", &[], || format!("{kind:?}"));
         driver.crash(kind, &mut self.faults_rng);
         let kept: std::collections::BTreeSet<_> = driver
-            .log()
+            .readable()
             .iter()
             .map(|event| *event.reference())
             .collect();
@@ -53,15 +54,36 @@ impl World {
     /// The clients of a crashed node turn to another.
     fn resubmit(&mut self, lost: Vec<u64>) {
         for id in lost {
-            let up: Vec<usize> = (0..self.plan.members())
-                .filter(|node| self.takes_transactions(*node))
-                .collect();
+            let up = self.takers();
             if up.is_empty() {
                 return;
             }
             let node = *self.clients_rng.choose(&up);
             let body = self.clients.body(id);
             self.submit(node, id, body);
+        }
+    }
+
+    /// Nodes that asked for a snapshot restart from it.
+    pub(super) fn install_snapshots(&mut self) {
+        for (node, ends) in std::mem::take(&mut self.snapshots) {
+            let now_us = self.queue.now_us();
+            self.trace.step(now_us, node, "snapshot", &[], || {
+                format!("of epoch {}'s start", ends.len())
+            });
+            self.crash(node, CrashKind::PowerLosingAll);
+            let Slot::Honest(driver) = &mut self.slots[node] else {
+                continue;
+            };
+            let adopted = driver.adopt(&ends);
+            // With the old log goes what it had not got ordered; clients turn to somebody else.
+            let lost = self.clients.crashed(node, &|_| false);
+            if self.plan.load.resubmit && !self.healed {
+                self.resubmit(lost);
+            }
+            let finding = adopted.map_err(|error| ("snapshot", format!("n{node}: {error}")));
+            self.check(finding);
+            self.start(node);
         }
     }
 
@@ -138,7 +160,7 @@ impl World {
             self.set_slow(node, 0);
             self.start(node);
         }
-        for node in 0..self.plan.members() {
+        for node in 0..self.slots.len() {
             if self.takes_transactions(node) {
                 let (id, body) = self
                     .clients

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use shadowgraph::{EventRef, VerifiedEvent};
+use shadowgraph::{Epoch, EventRef, MemberIndex, VerifiedEvent};
 
 use super::{Slot, World};
-use crate::checkers::ledger::{Finding, ensure};
+use crate::checkers::ledger::{Finding, Reported, ensure};
 use crate::checkers::naive::NaiveGraph;
 use crate::checkers::replay;
 use crate::report::Report;
@@ -25,8 +25,12 @@ impl World {
             return wanted == 0;
         };
         let mut honest = (0..self.slots.len()).filter(|node| self.plan.is_correct(*node));
-        self.ledger.certified >= checkpoint
-            && honest.all(|node| self.ledger.position[node] >= checkpoint)
+        let epoch = self.ledger.epoch();
+        let there = |node: usize| {
+            let left = matches!(&self.slots[node], Slot::Honest(driver) if driver.epoch() == epoch);
+            left && self.ledger.position[node] >= checkpoint
+        };
+        self.returned.is_empty() && self.ledger.certified >= checkpoint && honest.all(there)
     }
 
     /// Time is up and the run has not settled: says what is missing.
@@ -70,9 +74,9 @@ impl World {
     /// The last checks, and the report.
     pub(super) fn finish(mut self) -> Report {
         let logs: Vec<Vec<VerifiedEvent>> = self.slots.iter().map(Slot::log).collect();
-        let mut union: BTreeMap<EventRef, VerifiedEvent> = BTreeMap::new();
+        let mut union: BTreeMap<(Epoch, EventRef), VerifiedEvent> = BTreeMap::new();
         for event in logs.iter().flatten() {
-            union.insert(*event.reference(), event.clone());
+            union.insert((event.epoch(), *event.reference()), event.clone());
         }
         if self.report.violations.is_empty() {
             let finding = self.recompute(&logs, &union);
@@ -96,56 +100,70 @@ impl World {
     }
 
     fn check_honest_signers(&self) -> Finding {
-        for (round, creator) in self.verifier.twins() {
+        for (epoch, round, creator) in self.verifier.twins() {
+            let holder = self.epochs.node_of(Epoch(*epoch), MemberIndex(*creator));
+            let holder = holder.expect("a seat is held");
             ensure!(
                 "honest equivocation",
-                !self.plan.is_honest(usize::from(*creator)),
-                "honest n{creator} signed two events of round {round}"
+                !self.plan.is_honest(holder),
+                "honest n{holder} signed two events of round {round} of epoch {epoch}"
             );
         }
         Ok(())
     }
 
-    /// The commit rule on the union of all logs and on beginnings of single logs.
+    /// The commit rule on the union of all logs and on beginnings of single logs, epoch by epoch.
     fn recompute(
         &self,
         logs: &[Vec<VerifiedEvent>],
-        union: &BTreeMap<EventRef, VerifiedEvent>,
+        union: &BTreeMap<(Epoch, EventRef), VerifiedEvent>,
     ) -> Finding {
-        let reported = &self.ledger.sequence;
-        let whole = self.naive(union.values());
-        replay::compare("all events", &whole, reported)?;
-        ensure!(
-            "commit rule",
-            whole.len() >= reported.len(),
-            "the naive rule decides {} commits on all events, nodes reported {}",
-            whole.len(),
-            reported.len()
-        );
-        let mut rng = SimRng::stream(union.len() as u64, "prefixes", 0);
-        let logs: Vec<&Vec<VerifiedEvent>> = logs.iter().filter(|log| !log.is_empty()).collect();
-        for _ in 0..PREFIXES.min(logs.len()) {
-            let log = *rng.choose(&logs);
-            let length = rng.between(1, log.len() as u64) as usize;
-            let part = self.naive(log[..length].iter());
-            replay::compare("the beginning of one log", &part, reported)?;
+        let mut start_ms = super::START_MS;
+        for epoch in (0..=self.ledger.epoch().0).map(Epoch) {
+            let of_epoch = |reported: &&Reported| reported.commit.epoch == epoch;
+            let reported: Vec<Reported> = self
+                .ledger
+                .sequence
+                .iter()
+                .filter(of_epoch)
+                .cloned()
+                .collect();
+            let here = |event: &&VerifiedEvent| event.epoch() == epoch;
+            let whole = self.naive(epoch, start_ms, union.values().filter(here));
+            replay::compare("all events", &whole, &reported)?;
+            ensure!(
+                "commit rule",
+                whole.len() >= reported.len(),
+                "the naive rule decides {} commits on all events of {epoch:?}, nodes reported {}",
+                whole.len(),
+                reported.len()
+            );
+            let mut rng = SimRng::stream(union.len() as u64 + epoch.0, "prefixes", 0);
+            let logs = logs.iter().map(|log| log.iter().filter(here).collect());
+            let logs: Vec<Vec<&VerifiedEvent>> =
+                logs.filter(|log: &Vec<_>| !log.is_empty()).collect();
+            for _ in 0..PREFIXES.min(logs.len()) {
+                let log = rng.choose(&logs);
+                let length = rng.between(1, log.len() as u64) as usize;
+                let part = self.naive(epoch, start_ms, log[..length].iter().copied());
+                replay::compare("the beginning of one log", &part, &reported)?;
+            }
+            start_ms = reported.last().map_or(start_ms, |last| last.commit.time_ms);
         }
         Ok(())
     }
 
     fn naive<'a>(
         &self,
+        epoch: Epoch,
+        start_ms: u64,
         events: impl Iterator<Item = &'a VerifiedEvent>,
     ) -> Vec<crate::checkers::naive::NaiveCommit> {
-        let mut graph = NaiveGraph::new(self.plan.weights.clone());
+        let mut graph = NaiveGraph::new(super::weights(&self.epochs, epoch));
         events.for_each(|event| graph.insert(replay::vertex(event)));
-        let mut schedule = super::naive_schedule(&self.plan);
-        replay::recompute(
-            &graph,
-            &mut schedule,
-            self.plan.parameters.gc_depth_rounds,
-            super::START_MS,
-        )
+        let mut schedule = super::naive_schedule(&self.plan, &self.epochs, epoch);
+        let depth = self.plan.parameters.gc_depth_rounds;
+        replay::recompute(&graph, &mut schedule, depth, start_ms)
     }
 }
 

@@ -5,10 +5,11 @@ mod delivery;
 mod faults;
 mod finish;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use shadowgraph::{
-    ChainId, Committee, Config, Epoch, EpochStart, Input, Member, MemberIndex, SigningKey,
-};
+use shadowgraph::{ChainId, Epoch, EpochEnd, Input};
 
 use crate::adversary::{Behaviour, Puppet, Seat};
 use crate::checkers::clients::ClientChecker;
@@ -16,12 +17,15 @@ use crate::checkers::ledger::{Finding, LedgerChecker};
 use crate::checkers::limits::LimitChecker;
 use crate::checkers::naive::NaiveGraph;
 use crate::checkers::schedule::{Cited, Reputation};
+use crate::epochs::Epochs;
+pub use crate::epochs::member_key;
 use crate::network::Network;
-use crate::node::{Executed, Node};
+use crate::node::{Identity, Node};
 use crate::plan::{Action, Plan};
 use crate::queue::{MS, Queue, SkewedClock};
 use crate::report::{Latency, Report, Violation};
 use crate::rng::SimRng;
+use crate::toy_ledger::Executed;
 use crate::trace::Trace;
 use crate::verifier::Verifier;
 
@@ -79,7 +83,8 @@ enum Slot {
 pub struct World {
     plan: Plan,
     chain_id: ChainId,
-    committee: Committee,
+    epochs: Arc<Epochs>,
+    seed: u64,
     queue: Queue<Happening>,
     network: Network,
     slots: Vec<Slot>,
@@ -88,10 +93,17 @@ pub struct World {
     ledger: LedgerChecker,
     clients: ClientChecker,
     limits: LimitChecker,
-    /// Every event that an honest node has persisted.
-    graph: NaiveGraph,
-    /// Who leads, as the commits so far tell: for adversaries that care.
+    /// Every event that an honest node has persisted, by epoch.
+    graphs: BTreeMap<Epoch, NaiveGraph>,
+    /// Who leads, as the commits so far tell: for adversaries that care. And the epoch that is of.
     schedule: Reputation,
+    schedule_epoch: Epoch,
+    /// The epoch that adversaries are in.
+    puppet_epoch: Epoch,
+    /// Snapshots on their way to nodes that asked for one.
+    snapshots: Vec<(usize, Vec<EpochEnd>)>,
+    /// Transactions that nobody with a seat has taken back yet.
+    returned: Vec<Bytes>,
     load: bool,
     healed: bool,
     clients_rng: SimRng,
@@ -99,23 +111,23 @@ pub struct World {
     report: Report,
 }
 
-/// The schedule before any commit.
-fn naive_schedule(plan: &Plan) -> Reputation {
+/// The votes in an epoch, by seat.
+fn weights(epochs: &Epochs, epoch: Epoch) -> Vec<u64> {
+    let committee = epochs.committee(epoch).expect("a planned epoch");
+    committee
+        .members()
+        .map(|(_, member)| member.weight)
+        .collect()
+}
+
+/// The schedule before any commit of an epoch.
+fn naive_schedule(plan: &Plan, epochs: &Epochs, epoch: Epoch) -> Reputation {
     let parameters = &plan.parameters;
     Reputation::new(
-        plan.weights.clone(),
+        weights(epochs, epoch),
         parameters.leaders_per_round,
         parameters.schedule_interval_rounds,
     )
-}
-
-/// The key of a member, the same in every run.
-pub fn member_key(member: usize) -> SigningKey {
-    let seed = blake3::derive_key(
-        "dagger simulator member key v1",
-        &(member as u64).to_le_bytes(),
-    );
-    SigningKey::from_bytes(seed)
 }
 
 impl World {
@@ -125,13 +137,7 @@ impl World {
             "dagger simulator chain v1",
             b"one for all runs",
         ));
-        let members = plan.weights.iter().enumerate();
-        let members = members.map(|(seat, weight)| Member {
-            key: member_key(seat).public(),
-            weight: *weight,
-        });
-        let committee = Committee::new(Epoch(0), members.collect())
-            .expect("a plan has an admissible committee");
+        let epochs = Arc::new(Epochs::new(&plan));
         let network = Network::new(
             plan.nodes(),
             &plan.latency,
@@ -140,18 +146,23 @@ impl World {
         );
         let mut world = Self {
             chain_id,
-            verifier: Verifier::new(chain_id, committee.clone()),
+            verifier: Verifier::new(chain_id, epochs.committees().to_vec()),
             ledger: LedgerChecker::new(
                 chain_id,
-                committee.clone(),
+                Arc::clone(&epochs),
                 plan.parameters.gc_depth_rounds,
                 plan.nodes(),
             ),
             clients: ClientChecker::new(plan.expect.commit_within_rounds),
             limits: LimitChecker::new(&plan),
-            graph: NaiveGraph::new(plan.weights.clone()),
-            schedule: naive_schedule(&plan),
-            committee,
+            graphs: BTreeMap::new(),
+            schedule: naive_schedule(&plan, &epochs, Epoch(0)),
+            schedule_epoch: Epoch(0),
+            puppet_epoch: Epoch(0),
+            snapshots: Vec::new(),
+            returned: Vec::new(),
+            epochs,
+            seed,
             queue: Queue::new(),
             network,
             slots: Vec::new(),
@@ -164,47 +175,50 @@ impl World {
             plan,
         };
         for node in 0..world.plan.nodes() {
-            let slot = world.make_slot(node, seed);
+            let slot = world.make_slot(node);
             world.slots.push(slot);
         }
         world.schedule_plan();
         world
     }
 
-    fn make_slot(&self, node: usize, seed: u64) -> Slot {
-        let behaviours = self.plan.behaviours(node);
-        if !behaviours.is_empty() && !behaviours.contains(&Behaviour::CrashLooper) {
-            let seat = Seat {
-                member: node as u16,
-                key: member_key(node),
-                chain_id: self.chain_id,
-                committee: self.committee.clone(),
-                nodes: self.plan.nodes(),
-            };
-            return Slot::Puppet(Box::new(Puppet::new(
-                seat,
-                behaviours,
-                SimRng::stream(seed, "puppet", node as u64),
-            )));
+    fn make_slot(&self, node: usize) -> Slot {
+        if let Some(puppet) = self.make_puppet(node, Epoch(0)) {
+            return Slot::Puppet(Box::new(puppet));
         }
-        let me = (node < self.plan.members()).then_some(MemberIndex(node as u16));
-        let config = Config {
-            chain_id: self.chain_id,
-            committee: self.committee.clone(),
-            me,
-            start: EpochStart::genesis(START_MS),
-            parameters: self.plan.parameters.clone(),
-        };
         let skew = self.plan.skews.get(node).copied().unwrap_or_default();
         let clock = SkewedClock::new(
             START_MS.saturating_add_signed(skew.offset_ms),
             skew.drift_ppm,
         );
-        Slot::Honest(Box::new(Node::new(
-            config,
-            me.map(|_| member_key(node)),
-            clock,
-        )))
+        let identity = Identity {
+            node,
+            chain_id: self.chain_id,
+            parameters: self.plan.parameters.clone(),
+            epochs: Arc::clone(&self.epochs),
+            retain: self.plan.retain,
+        };
+        Slot::Honest(Box::new(Node::new(identity, clock)))
+    }
+
+    /// A node that breaks the rules, in the seat it has in an epoch. Puppets keep their seat numbers over epochs.
+    fn make_puppet(&self, node: usize, epoch: Epoch) -> Option<Puppet> {
+        let behaviours = self.plan.behaviours(node);
+        if behaviours.is_empty() || behaviours.contains(&Behaviour::CrashLooper) {
+            return None;
+        }
+        let (member, key) = self.epochs.seat(epoch, node)?;
+        assert_eq!(usize::from(member.0), node, "adversaries keep their seats");
+        let seat = Seat {
+            member: member.0,
+            key,
+            chain_id: self.chain_id,
+            committee: self.epochs.committee(epoch).expect("it has a seat").clone(),
+            nodes: self.plan.nodes(),
+        };
+        let stream = node as u64 + epoch.0 * 1_000;
+        let rng = SimRng::stream(self.seed, "puppet", stream);
+        Some(Puppet::new(seat, behaviours, rng))
     }
 
     fn schedule_plan(&mut self) {
@@ -277,6 +291,7 @@ impl World {
                         commit,
                         outcomes_root,
                         state_root,
+                        next,
                     } = executed;
                     self.input(
                         node,
@@ -284,7 +299,7 @@ impl World {
                             commit,
                             outcomes_root,
                             state_root,
-                            next: None,
+                            next,
                         },
                     );
                 }
@@ -364,9 +379,7 @@ impl World {
             let (id, body) = self
                 .clients
                 .make(self.plan.load.bytes, &mut self.clients_rng);
-            let members: Vec<usize> = (0..self.plan.members())
-                .filter(|node| self.takes_transactions(*node))
-                .collect();
+            let members = self.takers();
             if !members.is_empty() {
                 let node = *self.clients_rng.choose(&members);
                 self.submit(node, id, body);
@@ -376,7 +389,30 @@ impl World {
 
     fn takes_transactions(&self, node: usize) -> bool {
         self.plan.is_correct(node)
-            && matches!(&self.slots[node], Slot::Honest(driver) if driver.is_up())
+            && matches!(&self.slots[node], Slot::Honest(driver) if driver.has_seat())
+    }
+
+    fn takers(&self) -> Vec<usize> {
+        let all = 0..self.slots.len();
+        all.filter(|node| self.takes_transactions(*node)).collect()
+    }
+
+    /// Those who lost their seats gave transactions back: others take them.
+    fn hand_on_returned(&mut self) {
+        let takers = self.takers();
+        if takers.is_empty() {
+            return;
+        }
+        for body in std::mem::take(&mut self.returned) {
+            let node = *self.clients_rng.choose(&takers);
+            let now_us = self.queue.now_us();
+            self.clients.moved(&body, node);
+            let (result, effects) = self.honest(node).submit(now_us, body.clone());
+            if result.is_err() {
+                self.returned.push(body);
+            }
+            self.carry_out(node, effects);
+        }
     }
 
     fn submit(&mut self, node: usize, id: u64, body: Bytes) {
@@ -400,6 +436,8 @@ impl World {
     fn sample(&mut self) {
         let now_us = self.queue.now_us();
         self.queue.push(now_us + SAMPLE_US, Happening::Sample);
+        self.hand_on_returned();
+        self.install_snapshots();
         for node in 0..self.slots.len() {
             let Slot::Honest(driver) = &self.slots[node] else {
                 continue;
@@ -413,6 +451,10 @@ impl World {
 
     /// Lets the schedule that adversaries look at follow a commit.
     fn follow_schedule(&mut self, commit: &shadowgraph::Commit) {
+        if commit.epoch != self.schedule_epoch {
+            self.schedule_epoch = commit.epoch;
+            self.schedule = naive_schedule(&self.plan, &self.epochs, commit.epoch);
+        }
         let cited = commit.events.iter().map(|event| Cited {
             creator: event.creator().0,
             round: event.round().0,
