@@ -2,6 +2,7 @@
 //! command lives in its module. Nothing here is part of the product.
 #![warn(missing_docs)]
 
+mod chaos;
 mod ci;
 mod demo;
 mod docs;
@@ -42,6 +43,8 @@ enum Command {
     Guest(GuestKind),
     /// Four operators, one real VM; its host dies; ssh again
     Demo(demo::DemoArgs),
+    /// Real nodes under load and faults: nothing acknowledged may be lost, and all must agree
+    Chaos(chaos::ChaosArgs),
 }
 
 #[derive(Subcommand)]
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Guest(GuestKind::Micro) => micro_guest(),
         Command::Demo(args) => demo::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

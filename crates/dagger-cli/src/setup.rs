@@ -3,7 +3,7 @@
 use crate::args;
 use crate::failure::{Done, Exit, Failure};
 use dagger_client::keys::{self, KeyFileError, KeyKind, SecretKey};
-use dagger_ledger::{Digest, Genesis, GenesisOperator, Key, Parameters};
+use dagger_ledger::{Digest, Genesis, GenesisOperator, Key, OperatorAdd, Parameters};
 use dagger_node::config::Durability;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -64,6 +64,21 @@ impl Card {
             node_key: key(&self.node_key)?,
             weight: self.weight,
             address: self.address.clone(),
+        })
+    }
+}
+
+impl Card {
+    /// What operators vote on when they admit whoever made the card.
+    pub fn operator_add(&self) -> Done<OperatorAdd> {
+        let operator = self.operator()?;
+        Ok(OperatorAdd {
+            name: operator.name,
+            operator_key: operator.operator_key,
+            consensus_key: operator.consensus_key,
+            node_key: operator.node_key,
+            weight: operator.weight,
+            address: operator.address,
         })
     }
 }

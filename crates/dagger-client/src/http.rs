@@ -100,6 +100,11 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// Open proposals, and those that were closed lately.
+    pub async fn proposals(&self) -> Result<Vec<ProposalView>, ClientError> {
+        self.get("/v1/proposals").await
+    }
+
     /// All operators.
     pub async fn operators(&self) -> Result<Vec<OperatorView>, ClientError> {
         self.get("/v1/operators").await

@@ -20,6 +20,7 @@ use shadowgraph::{MemberIndex, Peer};
 use crate::{
     clock::boottime_ms,
     handle::{NodeHandle, Shared},
+    membership::Membership,
     transport::Frame,
 };
 
@@ -59,7 +60,7 @@ impl Attestor {
 
     /// A machine's heartbeat has come in: notes it if it is from the machine's own node, and answers.
     pub async fn heartbeat(&self, from: Peer, machine: u32, seq: u64) {
-        if self.shared.seat.is_none() {
+        if self.shared.seat().is_none() {
             return;
         }
         let id = MachineId(machine);
@@ -79,12 +80,13 @@ impl Attestor {
             .heard
             .insert(id, boottime_ms());
         // Asked only now: the round must be of an event that this member makes after it heard.
-        if let Some(round) = self.shared.replica.next_round().await {
+        if let Some((epoch, round)) = self.shared.replica.next_round().await {
             self.shared.links.send_frame(
                 from,
                 &Frame::HeartbeatAck {
                     machine,
                     seq,
+                    epoch,
                     round,
                 },
             );
@@ -92,8 +94,12 @@ impl Attestor {
     }
 
     /// A member has heard this machine's heartbeat.
-    pub fn acknowledged(&self, from: Peer, _machine: u32, seq: u64, round: u64) {
+    pub fn acknowledged(&self, from: Peer, seq: u64, epoch: u64, round: u64) {
         let Peer::Member(member) = from else { return };
+        // Rounds of different epochs say nothing about one another.
+        if self.shared.membership().committee.epoch().0 != epoch {
+            return;
+        }
         let mut state = self.state.lock().expect("no holder panics");
         let Some(sent_ms) = state
             .sent
@@ -106,6 +112,24 @@ impl Attestor {
         let acks = state.acks.entry(member).or_default();
         if acks.len() < ACKS_PER_MEMBER_MAX {
             acks.push_back((round, sent_ms));
+        }
+    }
+
+    /// Seats have changed: what members have proven stays theirs, what waits for rounds of the old epoch is void.
+    pub fn epoch_began(&self, before: &Membership, now: &Membership) {
+        let mut state = self.state.lock().expect("no holder panics");
+        state.acks.clear();
+        let proven = std::mem::take(&mut state.proven);
+        for (seat, _) in now.committee.members() {
+            let key = now.holder(seat).map(|h| h.node_key);
+            let old = before
+                .committee
+                .members()
+                .map(|(old, _)| old)
+                .find(|old| before.holder(*old).map(|h| h.node_key) == key);
+            if let Some(sent_ms) = old.and_then(|old| proven.get(&old)) {
+                state.proven.insert(seat, *sent_ms);
+            }
         }
     }
 
@@ -137,13 +161,15 @@ impl Attestor {
     /// than f, whose word stands, have all proven.
     fn lease_deadline(&self, proven: &BTreeMap<MemberIndex, u64>, ledger: &Ledger) -> Option<u64> {
         let machine = ledger.machine_by_node_key(&self.own_key())?.id;
+        let membership = self.shared.membership();
+        let committee = &membership.committee;
         let mut words: Vec<(u64, u64)> = ledger
             .attesting_members(machine)
             .into_iter()
             .filter_map(|m| {
                 Some((
                     *proven.get(&MemberIndex(m))?,
-                    self.shared.committee.weight(MemberIndex(m)),
+                    committee.member(MemberIndex(m))?.weight,
                 ))
             })
             .collect();
@@ -151,7 +177,7 @@ impl Attestor {
         let mut weight = 0;
         let until = words.into_iter().find_map(|(sent_ms, more)| {
             weight += more;
-            (weight > self.shared.committee.fault_weight()).then_some(sent_ms)
+            (weight > committee.fault_weight()).then_some(sent_ms)
         });
         Some(until? + ledger.parameters().lease_ms)
     }
@@ -182,21 +208,21 @@ impl Attestor {
             seq,
         });
         // A node hears itself, which counts only where no rivals could be enough.
-        if let Some(seat) = self.shared.seat {
+        if let Some(seat) = self.shared.seat() {
             self.state
                 .lock()
                 .expect("no holder panics")
                 .heard
                 .insert(machine, boottime_ms());
-            if let Some(round) = self.shared.replica.next_round().await {
-                self.acknowledged(Peer::Member(seat), machine.0, seq, round);
+            if let Some((epoch, round)) = self.shared.replica.next_round().await {
+                self.acknowledged(Peer::Member(seat), seq, epoch, round);
             }
         }
     }
 
     /// What this member should tell the ledger: only what has changed.
     fn changes(&self) -> Option<Attest> {
-        let seat = self.shared.seat?;
+        let seat = self.shared.seat()?;
         let now_ms = boottime_ms();
         let ledger = self.shared.ledger.read().expect("no holder panics");
         let timeout_ms = ledger.parameters().hear_timeout_ms;

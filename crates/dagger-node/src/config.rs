@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dagger_ledger::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::error::NodeError;
@@ -50,6 +51,9 @@ pub struct NodeConfig {
     /// The program that is started as a VM's shim; absent means this program itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shim_exe: Option<PathBuf>,
+    /// For tests: a file in the data directory that says which faults to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub faults: Option<PathBuf>,
     /// Addresses of other nodes by node key (hex), besides those in the genesis file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, Vec<SocketAddr>>,
@@ -68,6 +72,43 @@ pub struct StoreConfig {
     /// Commits between two snapshots of the ledger at most.
     #[serde(default = "default_snapshot_commits")]
     pub snapshot_commits: u64,
+    /// How many ended epochs' event logs are kept.
+    #[serde(default)]
+    pub retain: Retain,
+}
+
+/// How many ended epochs' event logs a node keeps: a number, or `"all"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Retain {
+    /// So many besides the present one.
+    Epochs(u64),
+    /// All: the node can prove the whole history.
+    All(AllWord),
+}
+
+/// The word `"all"` of [`Retain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllWord {
+    /// It.
+    All,
+}
+
+impl Default for Retain {
+    fn default() -> Self {
+        Self::Epochs(2)
+    }
+}
+
+impl Retain {
+    /// The first epoch whose log is kept while `present` is the present one.
+    pub fn first_kept(self, present: u64) -> u64 {
+        match self {
+            Self::Epochs(count) => present.saturating_sub(count),
+            Self::All(AllWord::All) => 0,
+        }
+    }
 }
 
 impl Default for StoreConfig {
@@ -75,6 +116,7 @@ impl Default for StoreConfig {
         Self {
             segment_bytes: default_segment_bytes(),
             snapshot_commits: default_snapshot_commits(),
+            retain: Retain::default(),
         }
     }
 }
@@ -122,14 +164,20 @@ impl NodeConfig {
         let mut config: Self = toml::from_str(&text).map_err(|e| invalid(e.to_string()))?;
         data_dir.clone_into(&mut config.data_dir);
         for key in config.peers.keys() {
-            let mut bytes = [0u8; 32];
-            hex::decode_to_slice(key, &mut bytes).map_err(|_| {
+            key.parse::<Key>().map_err(|_| {
                 invalid(format!(
-                    "[peers] {key:?} is not a node key of 64 hex digits"
+                    "[peers] {key:?} is not a node key of 64 lower-case hex digits"
                 ))
             })?;
         }
         Ok(config)
+    }
+
+    /// The further peers, by key; what is not a key was refused when the file was read.
+    pub fn peer_keys(&self) -> impl Iterator<Item = (Key, &Vec<SocketAddr>)> {
+        self.peers
+            .iter()
+            .filter_map(|(key, addresses)| Some((key.parse().ok()?, addresses)))
     }
 
     /// Writes `<data_dir>/node.toml`.

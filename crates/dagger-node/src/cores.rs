@@ -1,44 +1,48 @@
-//! The two single writers of a node, replica and executor: brought to where the log ends, then started.
+//! The two single writers of a node, replica and executor: brought to where the logs end, run, and begun anew from a
+//! snapshot when what lies between is no longer to be had.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use dagger_ledger::{Genesis, Ledger};
-use shadowgraph::{Config, Replica, SigningKey};
+use shadowgraph::Replica;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     attest::Attestor,
+    catchup::{self, Catchup},
     config::NodeConfig,
     error::NodeError,
     executor::Executor,
     handle::Shared,
-    replica::{CheckedCache, ReplicaQueues, ReplicaThread, recover},
-    store::{EventLog, Options, Snapshots},
+    replica::{CheckedCache, Control, Origin, Recovered, ReplicaQueues, ReplicaThread, recover},
+    store::{Epochs, EventLog, Options, Snapshots},
 };
 
 /// Commits that may wait for execution.
 const COMMITS_WAITING_MAX: usize = 1024;
+/// How long a node that needs a snapshot and found none waits before it asks again.
+const CATCHUP_RETRY: Duration = Duration::from_secs(2);
 
-/// Opens the event log of a node.
+/// Opens the epochs of a node.
 ///
 /// # Errors
-/// As [`EventLog::open`].
-pub(crate) async fn open_log(
+/// As [`Epochs::open`].
+pub(crate) fn open_epochs(
     config: &NodeConfig,
     genesis: &Genesis,
     discard: bool,
-) -> Result<EventLog, NodeError> {
+) -> Result<Epochs, NodeError> {
     let options = Options {
         segment_bytes: config.store.segment_bytes,
         durability: config.durability,
         discard,
     };
-    let (dir, chain_id) = (config.data_dir.join("events"), genesis.chain_id.0);
-    let (log, _) = blocking("opening the event log", move || {
-        EventLog::open(&dir, chain_id, options)
-    })
-    .await?;
-    Ok(log)
+    Epochs::open(&config.data_dir.join("events"), genesis.chain_id.0, options)
 }
 
 /// The ledger of the newest snapshot, with the number of transactions it stands for; that of genesis without one.
@@ -52,6 +56,7 @@ pub(crate) async fn load_ledger(
             let ledger = Ledger::restore(&snapshot.body).map_err(|e| e.to_string())?;
             let same = ledger.commit_index() == Some(snapshot.commit)
                 && ledger.commit_digest() == snapshot.commit_digest
+                && ledger.epoch().number == snapshot.epoch
                 && ledger.chain_id() == genesis.chain_id;
             if same {
                 Ok(ledger)
@@ -61,7 +66,11 @@ pub(crate) async fn load_ledger(
         })?;
         Ok(match restored {
             Some((snapshot, ledger)) => {
-                tracing::info!(commit = snapshot.commit, "loaded the ledger");
+                tracing::info!(
+                    commit = snapshot.commit,
+                    epoch = snapshot.epoch,
+                    "loaded the ledger"
+                );
                 (ledger, snapshot.transactions)
             }
             None => (Ledger::from_genesis(&genesis), 0),
@@ -70,7 +79,8 @@ pub(crate) async fn load_ledger(
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs something that blocks, off the runtime's threads.
+pub(crate) async fn blocking<T: Send + 'static>(
     what: &'static str,
     body: impl FnOnce() -> Result<T, NodeError> + Send + 'static,
 ) -> Result<T, NodeError> {
@@ -78,44 +88,57 @@ async fn blocking<T: Send + 'static>(
     done.map_err(|e| NodeError::Internal(format!("{what} ended with a panic: {e}")))?
 }
 
-/// The two single writers of a node, caught up with its log and not yet running.
+/// What the cores stand on; it outlives each run of them.
+#[derive(Clone)]
+pub(crate) struct Ground {
+    pub shared: Arc<Shared>,
+    pub origin: Arc<Origin>,
+    pub epochs: Epochs,
+    pub snapshots: Snapshots,
+    pub attestor: Arc<Attestor>,
+    pub cache: Arc<CheckedCache>,
+    pub fatal: mpsc::Sender<NodeError>,
+}
+
+/// The two single writers, caught up with the logs and not yet running.
 pub(crate) struct Cores {
     replica: Replica,
     log: EventLog,
     executor: Executor,
-    pub attestor: Arc<Attestor>,
-    pub cache: Arc<CheckedCache>,
 }
 
 impl Cores {
-    /// Reads the log back.
+    /// Reads the logs back.
     ///
     /// # Errors
-    /// `E_STORE_DAMAGED`, `E_DIVERGED`, `E_DUPLICATE_KEY`, `E_IO`.
-    pub async fn recover(
-        shared: &Arc<Shared>,
-        config: Config,
-        signer: Option<SigningKey>,
-        log: EventLog,
-        snapshots: Snapshots,
-    ) -> Result<Self, NodeError> {
-        let attestor = Arc::new(Attestor::new(Arc::clone(shared)));
-        let cache = Arc::new(CheckedCache::default());
-        let shared = Arc::clone(shared);
+    /// As [`recover`].
+    pub async fn recover(ground: &Ground) -> Result<Self, NodeError> {
+        let ground = ground.clone();
         blocking("recovery", move || {
             let started = std::time::Instant::now();
             let mut executor = Executor::new(
-                Arc::clone(&shared),
-                Arc::clone(&cache),
-                Arc::clone(&attestor),
-                snapshots,
+                Arc::clone(&ground.shared),
+                Arc::clone(&ground.cache),
+                Arc::clone(&ground.attestor),
+                ground.snapshots,
+                ground.epochs.clone(),
             );
-            let (replica, events) = recover(config, signer, &shared, &log, &mut executor)?;
-            if events > 0 {
-                let commit = replica.status().last_commit.0;
+            let Recovered {
+                replica,
+                log,
+                events,
+            } = recover(
+                &ground.origin,
+                &ground.shared,
+                &ground.epochs,
+                &mut executor,
+            )?;
+            let status = replica.status();
+            if events > 0 || status.epoch.0 > 0 {
                 tracing::info!(
                     events,
-                    commit,
+                    epoch = status.epoch.0,
+                    commit = status.last_commit.0,
                     took_ms = started.elapsed().as_millis(),
                     "recovered from the event log"
                 );
@@ -124,61 +147,225 @@ impl Cores {
                 replica,
                 log,
                 executor,
-                attestor,
-                cache,
             })
         })
         .await
     }
 
-    /// Starts both threads; an error that ends one goes to `fatal`.
-    pub fn start(
-        self,
-        shared: &Arc<Shared>,
-        queues: ReplicaQueues,
-        fatal: &mpsc::Sender<NodeError>,
-    ) -> Vec<std::thread::JoinHandle<()>> {
+    /// Starts both threads.
+    fn start(self, ground: &Ground, queues: ReplicaQueues, lost: mpsc::Sender<()>) -> Running {
         let (commits, commits_end) = mpsc::channel(COMMITS_WAITING_MAX);
         let replica = ReplicaThread {
             replica: self.replica,
             log: self.log,
-            shared: Arc::clone(shared),
-            cache: self.cache,
+            epochs: ground.epochs.clone(),
+            attestor: Arc::clone(&ground.attestor),
+            shared: Arc::clone(&ground.shared),
+            cache: Arc::clone(&ground.cache),
             queues,
             executor: commits,
-            fatal: fatal.clone(),
+            fatal: ground.fatal.clone(),
+            lost,
             deferred: VecDeque::new(),
             published: std::time::Instant::now(),
         };
-        let (executor, executor_fatal) = (self.executor, fatal.clone());
+        let (executor, executor_fatal) = (self.executor, ground.fatal.clone());
         let runtime = tokio::runtime::Handle::current();
         let executor_runtime = runtime.clone();
-        vec![
-            start_thread("executor", fatal, move || {
+        Running {
+            executor: start_thread("executor", &ground.fatal, move || {
                 executor.run(&executor_runtime, commits_end, &executor_fatal);
             }),
-            start_thread("replica", fatal, move || replica.run(&runtime)),
-        ]
+            replica: start_thread("replica", &ground.fatal, move || replica.run(&runtime)),
+        }
     }
 }
 
-fn start_thread(
+/// Both threads at work.
+struct Running {
+    replica: std::thread::JoinHandle<ReplicaQueues>,
+    executor: std::thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits for both to end, as they do once the replica was told to stop.
+    async fn ended(self) -> Option<ReplicaQueues> {
+        let joined = tokio::task::spawn_blocking(move || {
+            let queues = self.replica.join();
+            let executed = self.executor.join();
+            executed.and(queues).ok()
+        });
+        joined.await.ok().flatten()
+    }
+}
+
+fn start_thread<T: Send + 'static>(
     name: &'static str,
     fatal: &mpsc::Sender<NodeError>,
-    body: impl FnOnce() + Send + 'static,
-) -> std::thread::JoinHandle<()> {
+    body: impl FnOnce() -> T + Send + 'static,
+) -> std::thread::JoinHandle<T> {
     let fatal = fatal.clone();
     let guarded = move || {
         // A panic is a bug; the node must stop rather than go on with half of itself.
-        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
-            let _ = fatal.try_send(NodeError::Internal(format!(
-                "the {name} thread ended with a panic"
-            )));
-            std::panic::resume_unwind(panic);
+        match std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+            Ok(done) => done,
+            Err(panic) => {
+                let _ = fatal.try_send(NodeError::Internal(format!(
+                    "the {name} thread ended with a panic"
+                )));
+                std::panic::resume_unwind(panic)
+            }
         }
     };
     std::thread::Builder::new()
         .name(name.into())
         .spawn(guarded)
         .expect("a thread can be started")
+}
+
+/// Keeps the cores running until `stop`; `cores` are none if the logs on disk do not lead to the present epoch.
+pub(crate) async fn keep_running(
+    ground: Ground,
+    cores: Option<Cores>,
+    mut queues: ReplicaQueues,
+    stop: CancellationToken,
+) {
+    let (lost, mut lost_end) = mpsc::channel(1);
+    let mut next = cores;
+    // A node without a past may have a long way to go; members of a network that is just as new answer at once that it has none.
+    let mut wants_snapshot = next.is_none() || ground.is_new();
+    loop {
+        let running = match next.take() {
+            Some(cores) => Some(cores.start(&ground, queues, lost.clone())),
+            None => {
+                // Nobody takes what comes in while there are no cores; peers send it again.
+                let catchup = ground.fetch(&stop, Some(&mut queues)).await;
+                match catchup {
+                    Some(catchup) => {
+                        if !ground.begin_from(catchup).await {
+                            return;
+                        }
+                        match ground.recover_or_fail().await {
+                            Some(cores) => next = Some(cores),
+                            None => return,
+                        }
+                        continue;
+                    }
+                    None => return,
+                }
+            }
+        };
+        let running = running.expect("set above");
+        let catchup = if std::mem::take(&mut wants_snapshot) {
+            ground.look(&stop).await
+        } else {
+            None
+        };
+        let catchup = match catchup {
+            Some(catchup) => Some(catchup),
+            None => loop {
+                tokio::select! {
+                    () = stop.cancelled() => break None,
+                    _ = lost_end.recv() => if let Some(catchup) = ground.fetch(&stop, None).await {
+                        break Some(catchup);
+                    },
+                }
+            },
+        };
+        ground.shared.replica.control_async(Control::Stop).await;
+        let Some(ended) = running.ended().await else {
+            tracing::error!("a thread of the node ended with a panic");
+            return;
+        };
+        queues = ended;
+        let Some(catchup) = catchup.filter(|_| !stop.is_cancelled()) else {
+            return;
+        };
+        // The events may have come after all while the snapshot was fetched.
+        let behind = ground.shared.ledger_epoch().0 < catchup.epoch();
+        if behind && !ground.begin_from(catchup).await {
+            return;
+        }
+        while lost_end.try_recv().is_ok() {}
+        next = match ground.recover_or_fail().await {
+            Some(cores) => Some(cores),
+            None => return,
+        };
+    }
+}
+
+impl Ground {
+    /// Whether this node has neither state nor events yet.
+    fn is_new(&self) -> bool {
+        let executed = self.shared.ledger.read().expect("no holder panics");
+        executed.commit_index().is_none() && self.shared.replica.status().round.0 == 0
+    }
+
+    /// Asks the peers once for a later epoch's start.
+    async fn look(&self, stop: &CancellationToken) -> Option<Catchup> {
+        tokio::select! {
+            () = stop.cancelled() => None,
+            found = catchup::fetch(self) => found.unwrap_or_else(|error| {
+                tracing::info!(%error, "no snapshot to start from; going on with events");
+                None
+            }),
+        }
+    }
+
+    /// Fetches a later epoch's start, for as long as it takes; `None` if the node stops.
+    async fn fetch(
+        &self,
+        stop: &CancellationToken,
+        mut unread: Option<&mut ReplicaQueues>,
+    ) -> Option<Catchup> {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                found = catchup::fetch(self) => match found {
+                    Ok(Some(catchup)) => return Some(catchup),
+                    // With cores at work the events may still come.
+                    Ok(None) if unread.is_none() => return None,
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(code = error.code(), %error, "cannot fetch a snapshot; trying on"),
+                },
+            }
+            if let Some(queues) = unread.as_deref_mut() {
+                while queues.inputs.try_recv().is_ok() {}
+                while queues.controls.try_recv().is_ok() {}
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(CATCHUP_RETRY) => {}
+            }
+        }
+    }
+
+    /// Puts a fetched state in the place of this node's own; false if that failed, which ends the node.
+    async fn begin_from(&self, catchup: Catchup) -> bool {
+        let ground = self.clone();
+        let installed = blocking("installing a snapshot", move || {
+            let (ledger, transactions) = catchup.install(&ground.epochs, &ground.snapshots)?;
+            *ground.shared.ledger.write().expect("no holder panics") = ledger;
+            ground
+                .shared
+                .executed_transactions
+                .store(transactions, Ordering::Relaxed);
+            Ok(())
+        })
+        .await;
+        self.or_fail(installed).is_some()
+    }
+
+    async fn recover_or_fail(&self) -> Option<Cores> {
+        let recovered = Cores::recover(self).await;
+        self.or_fail(recovered)
+    }
+
+    fn or_fail<T>(&self, result: Result<T, NodeError>) -> Option<T> {
+        result
+            .map_err(|error| {
+                let _ = self.fatal.try_send(error);
+            })
+            .ok()
+    }
 }

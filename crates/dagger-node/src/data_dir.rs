@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::NodeError;
 
 /// Newest format of the directory this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 struct FormatFile {
@@ -36,7 +36,7 @@ impl DataDir {
     /// Locks `path` and checks that it belongs to the network `chain_id`; marks it if it is new.
     ///
     /// # Errors
-    /// `E_DATA_DIR_LOCKED`, `E_WRONG_NETWORK`, `E_NEWER_FORMAT`, `E_CONFIG_INVALID`, `E_IO`; on all of them nothing but
+    /// `E_DATA_DIR_LOCKED`, `E_WRONG_NETWORK`, `E_NEWER_FORMAT`, `E_OLDER_FORMAT`, `E_CONFIG_INVALID`, `E_IO`; on all of them nothing but
     /// the lock file was written.
     pub fn open(path: &Path, chain_id: &[u8; 32]) -> Result<Self, NodeError> {
         fs::create_dir_all(path).map_err(|e| NodeError::io("create", path, e))?;
@@ -126,6 +126,13 @@ fn check_mark(dir: &Path, mark_path: &Path, text: &str, expected: &str) -> Resul
     let format = u32::try_from(format).unwrap_or(u32::MAX);
     if format > FORMAT {
         return Err(NodeError::NewerFormat {
+            path: dir.to_owned(),
+            found: format,
+            known: FORMAT,
+        });
+    }
+    if format < FORMAT {
+        return Err(NodeError::OlderFormat {
             path: dir.to_owned(),
             found: format,
             known: FORMAT,

@@ -40,12 +40,28 @@ fn a_newer_format_is_refused_whatever_else_the_mark_says() {
     drop(DataDir::open(dir.path(), &[1; 32]).unwrap());
     fs::write(
         dir.path().join("format.json"),
-        r#"{"format":2,"network":"unknown today"}"#,
+        r#"{"format":3,"network":"unknown today"}"#,
     )
     .unwrap();
     assert_eq!(
         DataDir::open(dir.path(), &[1; 32]).unwrap_err().code(),
         "E_NEWER_FORMAT"
+    );
+}
+
+#[test]
+fn an_older_format_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(DataDir::open(dir.path(), &[1; 32]).unwrap());
+    let mark = format!(r#"{{"format":1,"chain_id":"{}"}}"#, "01".repeat(32));
+    fs::write(dir.path().join("format.json"), &mark).unwrap();
+    assert_eq!(
+        DataDir::open(dir.path(), &[1; 32]).unwrap_err().code(),
+        "E_OLDER_FORMAT"
+    );
+    assert_eq!(
+        fs::read_to_string(dir.path().join("format.json")).unwrap(),
+        mark
     );
 }
 

@@ -36,6 +36,26 @@ pub enum NodeError {
         /// Newest format this program reads.
         known: u32,
     },
+    /// The data directory was written by an earlier version of this program, before the first release.
+    #[error("{} has format {found}, which this program no longer reads (it writes {known}); keep it for the program that wrote it and give this node an empty directory (nothing was touched)", .path.display())]
+    OlderFormat {
+        /// The directory.
+        path: PathBuf,
+        /// Format found.
+        found: u32,
+        /// Format this program reads and writes.
+        known: u32,
+    },
+    /// The logs that lead from the ledger on disk to the present epoch are gone.
+    #[error(
+        "the event logs from epoch {from} to {to} are not all there; a snapshot from a peer makes up for them"
+    )]
+    HistoryMissing {
+        /// Epoch of the ledger on disk.
+        from: u64,
+        /// The present epoch.
+        to: u64,
+    },
     /// An address is taken.
     #[error(
         "{what} address {addr} is in use; stop the program that holds it or change `{key}` in node.toml"
@@ -111,6 +131,8 @@ impl NodeError {
             Self::DataDirLocked { .. } => "E_DATA_DIR_LOCKED",
             Self::WrongNetwork { .. } => "E_WRONG_NETWORK",
             Self::NewerFormat { .. } => "E_NEWER_FORMAT",
+            Self::OlderFormat { .. } => "E_OLDER_FORMAT",
+            Self::HistoryMissing { .. } => "E_HISTORY_MISSING",
             Self::PortInUse { .. } => "E_PORT_IN_USE",
             Self::DuplicateKey { .. } => "E_DUPLICATE_KEY",
             Self::Diverged { .. } => "E_DIVERGED",

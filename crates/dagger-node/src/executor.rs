@@ -10,9 +10,10 @@ use std::{
 
 use bytes::Bytes;
 use dagger_client::api::{CommitStage, DecisionView, EventStage, MemberName};
-use dagger_ledger::{CheckedTransaction, CommitInput};
+use dagger_ledger::{CheckedTransaction, CommitInput, NextEpoch};
 use shadowgraph::{
-    Checkpoint, CheckpointCertificate, Commit, CommitIndex, Decision, Digest, Input, VerifiedEvent,
+    Checkpoint, CheckpointCertificate, Commit, CommitIndex, Committee, Decision, Digest, Epoch,
+    Input, Member, PublicKey, VerifiedEvent,
 };
 use tokio::sync::mpsc;
 
@@ -22,7 +23,7 @@ use crate::{
     error::NodeError,
     handle::{CommitRecord, OwnCheckpoint, Shared},
     replica::{CheckedCache, Control},
-    store::{Snapshot, Snapshots},
+    store::{Epochs, Snapshot, Snapshots},
 };
 
 /// Own checkpoints kept until a certificate comes for them.
@@ -42,11 +43,24 @@ pub(crate) enum ExecutorInput {
 }
 
 /// The roots after a checkpoint, which the replica is owed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Executed {
     pub commit: CommitIndex,
     pub outcomes_root: Digest,
     pub state_root: Digest,
+    /// Who votes from here on, if the commit ends its epoch.
+    pub next: Option<Committee>,
+}
+
+impl From<Executed> for Input {
+    fn from(executed: Executed) -> Self {
+        Self::Executed {
+            commit: executed.commit,
+            outcomes_root: executed.outcomes_root,
+            state_root: executed.state_root,
+            next: executed.next,
+        }
+    }
 }
 
 /// The executor: used in place while the log is read back, then on its own thread.
@@ -55,6 +69,7 @@ pub(crate) struct Executor {
     cache: Arc<CheckedCache>,
     attestor: Arc<Attestor>,
     snapshots: Snapshots,
+    epochs: Epochs,
     snapshot_commit: u64,
     saving: Option<std::thread::JoinHandle<()>>,
     own: BTreeMap<u64, Checkpoint>,
@@ -67,6 +82,7 @@ impl Executor {
         cache: Arc<CheckedCache>,
         attestor: Arc<Attestor>,
         snapshots: Snapshots,
+        epochs: Epochs,
     ) -> Self {
         let snapshot_commit = shared
             .ledger
@@ -80,6 +96,7 @@ impl Executor {
             cache,
             attestor,
             snapshots,
+            epochs,
             snapshot_commit,
             saving: None,
             own,
@@ -101,19 +118,9 @@ impl Executor {
                 Ok(None) => break,
                 Ok(Some(ExecutorInput::Commit(commit))) => {
                     self.commit(&commit, false).map(|executed| {
-                        if let Some(Executed {
-                            commit,
-                            outcomes_root,
-                            state_root,
-                        }) = executed
-                        {
-                            let input = Input::Executed {
-                                commit,
-                                outcomes_root,
-                                state_root,
-                                next: None,
-                            };
-                            self.shared.replica.control(Control::Input(input));
+                        if let Some(executed) = executed {
+                            let control = Control::Input(executed.into());
+                            self.shared.replica.control(control);
                         }
                     })
                 }
@@ -129,7 +136,7 @@ impl Executor {
             }
         }
         if self.commits_since_snapshot() >= SNAPSHOT_AT_STOP_COMMITS {
-            self.save_snapshot();
+            self.save_snapshot(false);
         }
         if let Some(saving) = self.saving {
             // A panic there has been printed; the snapshot is then simply not there.
@@ -186,8 +193,9 @@ impl Executor {
                 commit: commit.index,
                 outcomes_root: commit.digest,
                 state_root: commit.digest,
+                next: None,
             });
-            if let Some(executed) = executed {
+            if let Some(executed) = &executed {
                 self.checkpoint(commit, executed);
             }
             return Ok(executed);
@@ -202,13 +210,15 @@ impl Executor {
             active_members: &active_members,
             transactions: &transactions,
             epoch: commit.epoch.0,
-            // The graph does not change its committee yet: no epoch ends.
-            is_checkpoint: false,
+            is_checkpoint: commit.is_checkpoint,
         };
         let mut ledger = self.shared.ledger.write().expect("no holder panics");
         let output = ledger.execute(&input);
         let state_root = commit.is_checkpoint.then(|| ledger.state_root());
-        self.attestor.committed(&active_members, &ledger);
+        if output.next_epoch.is_none() {
+            // Otherwise the ledger numbers its seats anew already.
+            self.attestor.committed(&active_members, &ledger);
+        }
         drop(ledger);
         let output_root = output.outcomes_root;
         let at_ms = if replayed {
@@ -244,29 +254,53 @@ impl Executor {
             outcomes: output.outcomes,
             changes: output.changes,
         });
+        let next = output.next_epoch.as_ref().map(committee_of).transpose()?;
         let executed = state_root.map(|state_root| Executed {
             commit: commit.index,
             outcomes_root: Digest(output_root),
             state_root: Digest(state_root),
+            next,
         });
-        if let Some(executed) = executed {
+        if let Some(executed) = &executed {
             self.checkpoint(commit, executed);
+            if executed.next.is_some() {
+                // Whoever is far behind starts from here, and so does the next start of this node.
+                self.save_snapshot(true);
+            }
         }
         Ok(executed)
     }
 
-    /// Whether the state is already past a commit, as it is after a start from a snapshot.
+    /// Whether the state is already past a commit, as it is after a start from a snapshot; the inner value is what the
+    /// replica is owed all the same. A commit of an epoch that has ended before it is void.
     fn executed_before(&self, commit: &Commit) -> Result<Option<Option<Executed>>, NodeError> {
-        let ledger = self.shared.ledger.read().expect("no holder panics");
-        let Some(done) = ledger.commit_index().filter(|done| *done >= commit.index.0) else {
+        let mut ledger = self.shared.ledger.write().expect("no holder panics");
+        let done = ledger.commit_index().unwrap_or(0);
+        let (epoch, start) = (ledger.epoch().number, ledger.epoch().start_commit);
+        let ended = commit.epoch.0 < epoch;
+        let is_end = ended && commit.epoch.0 + 1 == epoch && commit.index.0 == start;
+        if !ended && commit.index.0 > done {
             return Ok(None);
-        };
-        if done == commit.index.0 && ledger.commit_digest() != commit.digest.0 {
+        }
+        let same = done == commit.index.0 && (!ended || is_end);
+        if same && ledger.commit_digest() != commit.digest.0 {
             return Err(NodeError::Internal(format!(
                 "the ledger's snapshot is of another commit {done} than the event log says; move the directory `state` away and start again"
             )));
         }
-        Ok(Some(None))
+        if !(same && is_end) {
+            return Ok(Some(None));
+        }
+        let next = NextEpoch {
+            epoch,
+            seats: ledger.committee(),
+        };
+        Ok(Some(Some(Executed {
+            commit: commit.index,
+            outcomes_root: Digest(ledger.outcomes_root()),
+            state_root: Digest(ledger.state_root()),
+            next: Some(committee_of(&next)?),
+        })))
     }
 
     /// The commit's transactions in order, checked, and for each the event it came in.
@@ -294,7 +328,8 @@ impl Executor {
     }
 
     fn commit_stage(&self, commit: &Commit, at_ms: u64) -> CommitStage {
-        let committee = &self.shared.committee;
+        let membership = self.shared.membership();
+        let committee = &membership.committee;
         let decision = match &commit.decision {
             Decision::Direct { certifiers, weight } => DecisionView::Direct {
                 certifiers: certifiers
@@ -322,7 +357,7 @@ impl Executor {
         }
     }
 
-    fn checkpoint(&mut self, commit: &Commit, executed: Executed) {
+    fn checkpoint(&mut self, commit: &Commit, executed: &Executed) {
         let checkpoint = Checkpoint {
             epoch: commit.epoch,
             commit: commit.index,
@@ -330,7 +365,7 @@ impl Executor {
             outcomes_root: executed.outcomes_root,
             state_root: executed.state_root,
             time_ms: commit.time_ms,
-            next_committee: None,
+            next_committee: executed.next.as_ref().map(Committee::digest),
         };
         self.own.insert(commit.index.0, checkpoint);
         while self.own.len() > OWN_CHECKPOINTS_MAX {
@@ -351,8 +386,11 @@ impl Executor {
     }
 
     /// Saves the ledger as it stands; the file is written beside execution. A failure costs time at the
-    /// next start, nothing else.
-    fn save_snapshot(&mut self) {
+    /// next start, nothing else. The start of an epoch is always saved, and lets older logs go.
+    fn save_snapshot(&mut self, starts_epoch: bool) {
+        if starts_epoch && let Some(saving) = self.saving.take() {
+            let _ = saving.join();
+        }
         if self.saving.take_if(|s| s.is_finished()).is_none() && self.saving.is_some() {
             return;
         }
@@ -363,20 +401,29 @@ impl Executor {
                 commit: ledger.commit_index().unwrap_or(0),
                 commit_digest: ledger.commit_digest(),
                 transactions: self.shared.executed_transactions.load(Ordering::Relaxed),
+                epoch: ledger.epoch().number,
+                starts_epoch,
                 body: ledger.snapshot(),
             }
         };
         self.snapshot_commit = snapshot.commit;
-        let snapshots = self.snapshots.clone();
+        let (snapshots, epochs) = (self.snapshots.clone(), self.epochs.clone());
+        let retain = self.shared.config.store.retain;
         self.saving = Some(std::thread::spawn(move || {
-            let (commit, bytes) = (snapshot.commit, snapshot.body.len());
-            match snapshots.save(&snapshot) {
-                Ok(()) => {
-                    let took_ms = started.elapsed().as_millis();
-                    tracing::info!(commit, bytes, took_ms, "saved the ledger");
-                }
+            let (commit, epoch, bytes) = (snapshot.commit, snapshot.epoch, snapshot.body.len());
+            if let Err(error) = snapshots.save(&snapshot) {
+                tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
+                return;
+            }
+            let took_ms = started.elapsed().as_millis();
+            tracing::info!(commit, epoch, bytes, took_ms, "saved the ledger");
+            // The epoch before is not proven to have ended yet: its log must stay whatever is configured.
+            let first_kept = retain.first_kept(epoch.saturating_sub(1));
+            match epochs.prune(Epoch(first_kept)) {
+                Ok(0) => {}
+                Ok(pruned) => tracing::info!(pruned, first_kept, "removed the logs of old epochs"),
                 Err(error) => {
-                    tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
+                    tracing::error!(code = error.code(), %error, "cannot remove old logs");
                 }
             }
         }));
@@ -412,10 +459,21 @@ impl Executor {
         }
         drop(last);
         if self.commits_since_snapshot() >= self.shared.config.store.snapshot_commits {
-            self.save_snapshot();
+            self.save_snapshot(false);
         }
         Ok(())
     }
+}
+
+/// The committee that the ledger wants.
+fn committee_of(next: &NextEpoch) -> Result<Committee, NodeError> {
+    let member = |seat: &dagger_ledger::NextSeat| Member {
+        key: PublicKey(seat.consensus_key.0),
+        weight: seat.weight,
+    };
+    let members = next.seats.iter().map(member).collect();
+    Committee::new(Epoch(next.epoch), members)
+        .map_err(|e| NodeError::Internal(format!("the ledger seats no committee: {e}")))
 }
 
 /// Per member with events in a commit, the newest round of them.

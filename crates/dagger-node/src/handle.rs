@@ -14,16 +14,18 @@ use std::{
 
 use dagger_client::api::{AcceptedStage, EventName, NodeStatus, TransactionStatus};
 use dagger_ledger::{
-    Change, CheckedTransaction, Code, Digest, Genesis, Key, Ledger, MachineId, Outcome,
-    SignedTransaction,
+    Change, CheckedTransaction, Code, Digest, Genesis, Key, Ledger, MachineId, OperatorStatus,
+    Outcome, SignedTransaction,
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId};
-use shadowgraph::{Checkpoint, CheckpointCertificate, Committee, EventRef, MemberIndex};
+use shadowgraph::{
+    Checkpoint, CheckpointCertificate, Committee, Epoch, EventRef, MemberIndex, PublicKey,
+};
 use tokio::sync::broadcast;
 
 use crate::{
-    clock::Clock, config::NodeConfig, error::SubmitError, metrics::Metrics, opaque::Consumer,
-    replica::ReplicaHandle, transactions::Transactions, transport::Links,
+    clock::Clock, config::NodeConfig, error::SubmitError, membership::Membership, metrics::Metrics,
+    opaque::Consumer, replica::ReplicaHandle, transactions::Transactions, transport::Links,
 };
 
 /// Executed commits that a node keeps for streams that resume.
@@ -70,10 +72,12 @@ pub(crate) struct OwnCheckpoint {
 pub(crate) struct Shared {
     pub config: NodeConfig,
     pub genesis: Genesis,
-    pub committee: Committee,
-    pub seat: Option<MemberIndex>,
+    /// Of the present epoch.
+    pub membership: RwLock<Arc<Membership>>,
     pub name: String,
     pub node_key: ed25519_consensus::SigningKey,
+    /// Public half of the key that this node signs events with, where it has a seat.
+    pub consensus_key: Option<PublicKey>,
     pub clock: Clock,
     pub started_at_ms: u64,
     pub ledger: RwLock<Ledger>,
@@ -102,12 +106,55 @@ impl Shared {
         Key(self.node_key.verification_key().to_bytes())
     }
 
+    /// Who votes in the present epoch.
+    pub fn membership(&self) -> Arc<Membership> {
+        Arc::clone(&self.membership.read().expect("no holder panics"))
+    }
+
+    /// Makes another committee the present one, whose epoch the ledger is in; returns the one before.
+    pub fn enter_epoch(&self, committee: Committee) -> Arc<Membership> {
+        let membership = {
+            let ledger = self.ledger.read().expect("no holder panics");
+            Membership::new(committee, &ledger, self.consensus_key)
+        };
+        let peers = membership.peers(&self.config, &self.own_key());
+        let mut present = self.membership.write().expect("no holder panics");
+        let before = std::mem::replace(&mut *present, Arc::new(membership));
+        drop(present);
+        self.links.reseat(peers);
+        before
+    }
+
+    /// The epoch that the ledger is in.
+    pub fn ledger_epoch(&self) -> Epoch {
+        let ledger = self.ledger.read().expect("no holder panics");
+        Epoch(ledger.epoch().number)
+    }
+
+    /// This node's seat in the present epoch.
+    pub fn seat(&self) -> Option<MemberIndex> {
+        self.membership.read().expect("no holder panics").seat
+    }
+
     /// Name of the operator that holds a seat.
     pub fn seat_name(&self, seat: MemberIndex) -> String {
-        self.genesis
-            .operators
-            .get(seat.0 as usize)
-            .map_or_else(|| format!("member-{}", seat.0), |o| o.name.clone())
+        self.membership()
+            .holder(seat)
+            .map_or_else(|| format!("member-{}", seat.0), |h| h.name.clone())
+    }
+
+    /// Name of the machine or operator that a node belongs to, if the ledger knows one.
+    pub fn node_name(&self, node_key: &Key) -> Option<String> {
+        let ledger = self.ledger.read().expect("no holder panics");
+        if let Some(machine) = ledger.machine_by_node_key(node_key) {
+            return Some(machine.name.clone());
+        }
+        let mut active = ledger
+            .operators()
+            .filter(|o| o.status == OperatorStatus::Active);
+        active
+            .find(|o| o.node_key == *node_key)
+            .map(|o| o.name.clone())
     }
 
     /// An event's name with that of its creator.
@@ -188,7 +235,7 @@ impl NodeHandle {
             .lock()
             .expect("no holder panics")
             .accepted(digest, stage);
-        let sent = if shared.seat.is_some() {
+        let sent = if shared.seat().is_some() {
             shared.replica.submit(wire.into()).await
         } else {
             shared.links.forward(&wire)

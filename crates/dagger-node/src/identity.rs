@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs,
     path::Path,
-    sync::{Mutex, RwLock, atomic::AtomicU64},
+    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
 };
 
 use dagger_ledger::{Genesis, Key, Ledger};
@@ -22,10 +22,11 @@ use crate::{
     error::NodeError,
     handle::Shared,
     keys::{Key as KeyFile, KeyKind},
+    membership::Membership,
     metrics::Metrics,
     replica::ReplicaHandle,
     transactions::Transactions,
-    transport::{Links, PeerEntry},
+    transport::Links,
     tunnel,
 };
 
@@ -83,7 +84,6 @@ impl Identity {
             || config.name.clone(),
             |s| genesis.operators[s.index()].name.clone(),
         );
-        let signer = signer.filter(|_| seat.is_some());
         Ok(Self {
             genesis,
             committee,
@@ -110,16 +110,18 @@ impl Identity {
         replica: ReplicaHandle,
         endpoint: iroh::Endpoint,
         ledger: Ledger,
-    ) -> Result<Shared, NodeError> {
+    ) -> Shared {
         let own_key = Key(self.node_key.verification_key().to_bytes());
-        let peers = peer_entries(&self.genesis, &config, &own_key)?;
-        Ok(Shared {
+        let consensus_key = self.signer.as_ref().map(SigningKey::public);
+        let membership = Membership::new(self.committee, &ledger, consensus_key);
+        let peers = membership.peers(&config, &own_key);
+        Shared {
             ledger: RwLock::new(ledger),
             genesis: self.genesis,
-            committee: self.committee,
-            seat: self.seat,
+            membership: RwLock::new(Arc::new(membership)),
             name: self.name,
             node_key: self.node_key,
+            consensus_key,
             started_at_ms: crate::clock::unix_ms(),
             clock: Clock::new(),
             transactions: Mutex::new(Transactions::default()),
@@ -136,7 +138,7 @@ impl Identity {
             opaque: None,
             ways: tunnel::Ways::default(),
             config,
-        })
+        }
     }
 }
 
@@ -146,47 +148,4 @@ fn load_optional(path: &Path, kind: KeyKind) -> Result<Option<KeyFile>, NodeErro
     } else {
         Ok(None)
     }
-}
-
-/// The members, with the addresses of genesis and of the configuration, and further peers of the configuration.
-fn peer_entries(
-    genesis: &Genesis,
-    config: &NodeConfig,
-    own_key: &Key,
-) -> Result<Vec<PeerEntry>, NodeError> {
-    let mut configured: BTreeMap<Key, Vec<String>> = BTreeMap::new();
-    for (key, addresses) in &config.peers {
-        let mut bytes = [0u8; 32];
-        hex::decode_to_slice(key, &mut bytes).map_err(|_| NodeError::ConfigInvalid {
-            path: config.data_dir.join("node.toml"),
-            detail: format!("[peers] {key:?} is not a node key of 64 hex digits"),
-        })?;
-        configured.insert(
-            Key(bytes),
-            addresses.iter().map(ToString::to_string).collect(),
-        );
-    }
-    let mut entries = Vec::new();
-    for (seat, operator) in genesis.operators.iter().enumerate() {
-        let mut addresses = configured.remove(&operator.node_key).unwrap_or_default();
-        addresses.extend(operator.address.clone());
-        let seat = MemberIndex(u16::try_from(seat).expect("a genesis has few operators"));
-        entries.push(PeerEntry {
-            key: operator.node_key,
-            name: operator.name.clone(),
-            seat: Some(seat),
-            addresses,
-        });
-    }
-    for (key, addresses) in configured {
-        let name = format!("node-{}", &key.to_hex()[..8]);
-        entries.push(PeerEntry {
-            key,
-            name,
-            seat: None,
-            addresses,
-        });
-    }
-    entries.retain(|e| e.key != *own_key);
-    Ok(entries)
 }

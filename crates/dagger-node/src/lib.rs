@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod attest;
+mod catchup;
 pub mod clock;
 pub mod config;
 mod cores;
@@ -16,11 +17,13 @@ pub mod data_dir;
 mod data_dir_tests;
 pub mod error;
 pub mod executor;
+mod faults;
 pub mod handle;
 pub mod host;
 mod identity;
 pub mod images;
 pub mod keys;
+mod membership;
 pub mod metrics;
 pub mod node;
 pub mod opaque;

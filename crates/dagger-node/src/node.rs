@@ -12,15 +12,17 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    attest::Attestor,
+    catchup::{self, CatchupProtocol},
     config::NodeConfig,
-    cores::{Cores, load_ledger, open_log},
+    cores::{Cores, Ground, keep_running, load_ledger, open_epochs},
     data_dir::DataDir,
     error::NodeError,
     handle::{NodeHandle, Shared},
     identity::Identity,
     images::Images,
     opaque::Opaque,
-    replica::{Control, Ingest, ReplicaHandle},
+    replica::{Ingest, Origin, ReplicaHandle},
     store::Snapshots,
     transport::{ALPN, ConsensusProtocol, bind, dial_all},
     tunnel::{self, NodeGuests, TunnelProtocol},
@@ -35,7 +37,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Node {
     handle: NodeHandle,
     fatal: mpsc::Receiver<NodeError>,
-    threads: Vec<std::thread::JoinHandle<()>>,
+    cores: tokio::task::JoinHandle<()>,
     tasks: TaskTracker,
     stop: CancellationToken,
     router: Router,
@@ -60,7 +62,7 @@ impl Node {
         let identity = Identity::load(&config)?;
         let dir = DataDir::open(&config.data_dir, &identity.genesis.chain_id.0)?;
         let discard = opaque.as_ref().is_some_and(|o| o.discard_log);
-        let log = open_log(&config, &identity.genesis, discard).await?;
+        let epochs = open_epochs(&config, &identity.genesis, discard)?;
         let endpoint = bind(&identity.node_key, config.listen).await?;
         let listener = match config.api {
             Some(addr) => Some(listen_api(addr).await?),
@@ -69,20 +71,38 @@ impl Node {
         let images = Images::open(&dir.join("blobs"), endpoint.clone())
             .await
             .map_err(|e| NodeError::Internal(format!("cannot open the image store: {e}")))?;
-        let (consensus, signer) = (identity.consensus_config(), identity.signer.clone());
+        let origin = Origin {
+            genesis: identity.consensus_config(),
+            signer: identity.signer.clone(),
+        };
         let snapshots = Snapshots::open(&dir.join("state"), identity.genesis.chain_id.0)?;
         let (ledger, transactions) = load_ledger(&snapshots, &identity.genesis).await?;
         let (replica, queues) = ReplicaHandle::new();
-        let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger)?;
+        let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger);
         shared.opaque = opaque.as_ref().map(|o| Arc::clone(&o.consumer));
         shared
             .executed_transactions
             .store(transactions, Ordering::Relaxed);
         let shared = Arc::new(shared);
-        let cores = Cores::recover(&shared, consensus, signer, log, snapshots).await?;
-        let (attestor, cache) = (Arc::clone(&cores.attestor), Arc::clone(&cores.cache));
         let (fatal, fatal_end) = mpsc::channel(16);
-        let threads = cores.start(&shared, queues, &fatal);
+        let ground = Ground {
+            shared: Arc::clone(&shared),
+            origin: Arc::new(origin),
+            epochs,
+            snapshots,
+            attestor: Arc::new(Attestor::new(Arc::clone(&shared))),
+            cache: Arc::default(),
+            fatal: fatal.clone(),
+        };
+        let cores = match Cores::recover(&ground).await {
+            Ok(cores) => Some(cores),
+            Err(error @ NodeError::HistoryMissing { .. }) => {
+                tracing::warn!(code = error.code(), %error, "asking peers for a snapshot");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let (attestor, cache) = (Arc::clone(&ground.attestor), Arc::clone(&ground.cache));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let ingest = Arc::new(Ingest {
             shared: Arc::clone(&shared),
@@ -108,6 +128,15 @@ impl Node {
         let mut router = Router::builder(endpoint)
             .accept(ALPN, consensus)
             .accept(iroh_blobs::ALPN, images.protocol(admission(&shared)));
+        let admitted = Arc::clone(&shared);
+        router = router.accept(
+            catchup::ALPN,
+            CatchupProtocol::new(
+                ground.epochs.clone(),
+                ground.snapshots.clone(),
+                Arc::new(move |key| admits(&admitted, key)),
+            ),
+        );
         let host = open_host(&handle);
         if let Some(host) = &host {
             shared.ways.set_host(host.clone());
@@ -115,10 +144,11 @@ impl Node {
             router = router.accept(tunnel::ALPN, TunnelProtocol::new(guests));
         }
         let router = router.spawn();
+        let cores = tokio::spawn(keep_running(ground, cores, queues, stop.clone()));
         let node = Self {
             handle,
             fatal: fatal_end,
-            threads,
+            cores,
             tasks,
             stop,
             router,
@@ -130,6 +160,9 @@ impl Node {
         if let Some(host) = host {
             node.start_host(host);
         }
+        if let Some(file) = shared.config.faults.clone() {
+            node.spawn(crate::faults::run(Arc::clone(&shared), file));
+        }
         node.start_upkeep();
         if let Some(listener) = listener {
             node.serve_api(listener);
@@ -139,7 +172,7 @@ impl Node {
             network = %shared.genesis.network,
             chain_id = %shared.genesis.chain_id.to_hex(),
             node_key = %shared.own_key().to_hex(),
-            seat = ?shared.seat.map(|s| s.0),
+            seat = ?shared.seat().map(|s| s.0),
             listen = %shared.config.listen,
             api = ?shared.config.api,
             durability = ?shared.config.durability,
@@ -215,11 +248,6 @@ impl Node {
 
     /// Stops all parts; what was acknowledged is on disk.
     pub async fn stop(self) {
-        self.handle
-            .shared
-            .replica
-            .control_async(Control::Stop)
-            .await;
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait())
@@ -231,12 +259,8 @@ impl Node {
         self.handle.shared.links.close_all();
         let _ = tokio::time::timeout(STOP_PATIENCE, self.router.shutdown()).await;
         self.images.shutdown().await;
-        let threads = self.threads;
-        let joined =
-            tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()))
-                .await;
-        if !matches!(joined, Ok(true)) {
-            tracing::error!("a thread of the node ended with a panic");
+        if self.cores.await.is_err() {
+            tracing::error!("the keeper of the node's cores ended with a panic");
         }
         tracing::info!("node stopped");
     }
@@ -293,16 +317,12 @@ fn no_host(node: &NodeHandle, code: &'static str, text: &str) {
 /// Blobs are served to members, machines and configured peers only.
 fn admission(shared: &Arc<Shared>) -> crate::images::Admission {
     let shared = Arc::clone(shared);
-    Arc::new(move |key: &[u8; 32]| {
-        let key = Key(*key);
-        shared.links.knows(&key)
-            || shared
-                .ledger
-                .read()
-                .expect("no holder panics")
-                .machine_by_node_key(&key)
-                .is_some()
-    })
+    Arc::new(move |key: &[u8; 32]| admits(&shared, &Key(*key)))
+}
+
+/// Whether a node is known: as a member, an operator's, a machine's or a configured one.
+fn admits(shared: &Shared, key: &Key) -> bool {
+    shared.links.knows(key) || shared.node_name(key).is_some()
 }
 
 /// Raises the limit of open files as far as it may be raised: every peer, segment and VM takes some.

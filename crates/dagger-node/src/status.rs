@@ -45,7 +45,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         state: state(shared, &replica),
         now_ms: shared.clock.now_ms(),
         started_at_ms: shared.started_at_ms,
-        seat: shared.seat.map(|s| s.0),
+        seat: shared.seat().map(|s| s.0),
         machine,
         consensus: consensus(shared, &replica),
         ledger,
@@ -60,13 +60,12 @@ fn state(shared: &Shared, replica: &ReplicaStatus) -> NodeState {
         return NodeState::Halted;
     }
     let connected = shared.links.connected_members();
-    let mine = shared.seat.map_or(0, |s| shared.committee.weight(s));
-    let weight: u64 = mine
-        + connected
-            .iter()
-            .map(|m| shared.committee.weight(*m))
-            .sum::<u64>();
-    if weight < shared.committee.quorum_weight() || (shared.seat.is_some() && !replica.signing) {
+    let membership = shared.membership();
+    let committee = &membership.committee;
+    let others = connected.iter().filter_map(|m| committee.member(*m));
+    let weight = membership.own_weight() + others.map(|m| m.weight).sum::<u64>();
+    let must_sign = membership.seat.is_some();
+    if weight < committee.quorum_weight() || (must_sign && !replica.signing) {
         NodeState::Starting
     } else if replica.catching_up {
         NodeState::CatchingUp
@@ -82,17 +81,19 @@ fn consensus(shared: &Shared, replica: &ReplicaStatus) -> ConsensusStatus {
         weight: member.weight,
         round: replica.highest_rounds.get(index.index()).map_or(0, |r| r.0),
     };
+    let membership = shared.membership();
+    let committee = &membership.committee;
     ConsensusStatus {
-        epoch: shared.committee.epoch().0,
+        epoch: committee.epoch().0,
         round: replica.round.0,
         commit: replica.last_commit.0,
-        quorum_weight: shared.committee.quorum_weight(),
-        total_weight: shared.committee.total_weight(),
+        quorum_weight: committee.quorum_weight(),
+        total_weight: committee.total_weight(),
         awake: replica.awake,
         leader_timeout_ms: replica.leader_timeout_ms,
         pool_bytes: replica.pool_bytes as u64,
         pending_events: replica.pending_events as u64,
-        members: shared.committee.members().map(member).collect(),
+        members: committee.members().map(member).collect(),
     }
 }
 
@@ -102,12 +103,15 @@ fn checkpoint(shared: &Shared) -> Option<CheckpointView> {
         .lock()
         .expect("no holder panics")
         .clone()?;
-    let signed_weight = last.certificate.as_ref().map_or(0, |c| {
-        c.signatures
-            .iter()
-            .map(|(m, _)| shared.committee.weight(*m))
-            .sum()
-    });
+    let membership = shared.membership();
+    let weight_of = |seat: &MemberIndex| {
+        let member = membership.committee.member(*seat);
+        member.map_or(0, |m| m.weight)
+    };
+    let signed_weight = last
+        .certificate
+        .as_ref()
+        .map_or(0, |c| c.signatures.iter().map(|(m, _)| weight_of(m)).sum());
     Some(CheckpointView {
         commit: last.checkpoint.commit.0,
         commit_digest: last.checkpoint.commit_digest.to_string(),

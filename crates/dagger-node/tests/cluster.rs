@@ -178,7 +178,7 @@ async fn bad_starts_are_named_and_change_nothing() {
     let mark = fs::read_to_string(dir.join("format.json")).unwrap();
     fs::write(
         dir.join("format.json"),
-        mark.replace("\"format\": 1", "\"format\": 99"),
+        mark.replace("\"format\": 2", "\"format\": 99"),
     )
     .unwrap();
     assert_eq!(start_error(&network, 0).await.code(), "E_NEWER_FORMAT");
@@ -188,7 +188,7 @@ async fn bad_starts_are_named_and_change_nothing() {
     assert_eq!(start_error(&network, 0).await.code(), "E_PORT_IN_USE");
     drop(held);
     // A flipped bit in the log.
-    let log = dir.join("events/0000000001.log");
+    let log = dir.join("events/0000000000/0000000001.log");
     let good = fs::read(&log).unwrap();
     let mut bad = good.clone();
     let at = bad.len() / 2;
@@ -208,9 +208,11 @@ async fn bad_starts_are_named_and_change_nothing() {
     let options = store::Options {
         segment_bytes: 1 << 30,
         durability: dagger_node::config::Durability::Os,
+        discard: false,
     };
+    let log_dir = dir.join("events/0000000000");
     let (log, report) =
-        store::EventLog::open(&dir.join("events"), network.genesis.chain_id.0, options).unwrap();
+        store::EventLog::open(&log_dir, network.genesis.chain_id.0, options).unwrap();
     assert!(report.cut_bytes == 0 && log.bytes() > 0);
 }
 

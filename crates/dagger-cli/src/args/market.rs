@@ -169,4 +169,30 @@ pub enum OperatorCommand {
         /// The customer's public key, 64 hex characters (`dagger account new` prints it)
         public_key: String,
     },
+    /// Propose to admit an operator; sign with your operator's key, which votes for it
+    ProposeAdd {
+        /// The new operator's card (`dagger node init` makes one)
+        #[arg(value_name = "CARD")]
+        card: PathBuf,
+    },
+    /// Propose to remove an operator; sign with your operator's key, which votes for it
+    ProposeRemove {
+        /// Name of the operator
+        operator: String,
+    },
+    /// Vote on a proposal; sign with your operator's key
+    Vote {
+        /// Number of the proposal (see `dagger operator proposals`)
+        proposal: u64,
+        /// Vote against it
+        #[arg(long)]
+        against: bool,
+    },
+    /// List proposals and their votes
+    Proposals,
+    /// Give up your seat, with the next epoch; sign with your operator's key
+    Leave {
+        /// Name of the operator, to be sure
+        operator: String,
+    },
 }

@@ -26,6 +26,32 @@ pub struct OperatorView {
     pub vms: u32,
 }
 
+/// A proposal that operators vote on, or voted on lately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProposalView {
+    /// Its number, by which it is voted on.
+    pub id: u64,
+    /// Name of the operator that proposed it.
+    pub proposer: String,
+    /// What would change, for people.
+    pub text: String,
+    /// What would change, as it stands in the transaction.
+    #[schema(value_type = Object)]
+    pub change: serde_json::Value,
+    /// `open`, `accepted`, `rejected`, `expired` or `void`.
+    pub status: String,
+    /// Names of the operators for it.
+    pub approvals: Vec<String>,
+    /// Names of the operators against it.
+    pub rejections: Vec<String>,
+    /// Weight of the seats for it.
+    pub approved_weight: u64,
+    /// Weight that accepts it.
+    pub quorum_weight: u64,
+    /// Ledger time after which it expires, ms since the Unix epoch.
+    pub closes_ms: u64,
+}
+
 /// Amounts of what a machine has or a VM takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resources {

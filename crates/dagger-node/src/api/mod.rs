@@ -6,6 +6,7 @@
 
 mod blobs;
 mod error;
+mod proposal_views;
 mod reads;
 mod tail;
 mod transactions;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(reads::status))
         .routes(routes!(reads::genesis))
         .routes(routes!(reads::operators))
+        .routes(routes!(reads::proposals))
         .routes(routes!(reads::machines))
         .routes(routes!(reads::accounts))
         .routes(routes!(reads::images))

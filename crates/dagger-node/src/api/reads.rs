@@ -1,13 +1,13 @@
 //! Reads of the ledger and of the node. Each is one view of one moment: the ledger is locked once.
 
-use super::{Api, ApiError, views};
+use super::{Api, ApiError, proposal_views, views};
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use dagger_client::api::{
     AccountView, ErrorBody, ExplanationView, ImageView, MachineView, NodeStatus, OperatorView,
-    VmView,
+    ProposalView, VmView,
 };
 use dagger_ledger::{Code, Ledger, VmRecord};
 use serde::Deserialize;
@@ -46,6 +46,12 @@ pub(super) async fn genesis(State(api): State<Api>) -> Result<impl IntoResponse,
 #[utoipa::path(get, path = "/v1/operators", tag = "ledger", responses((status = 200, body = Vec<OperatorView>)))]
 pub(super) async fn operators(State(api): State<Api>) -> Json<Vec<OperatorView>> {
     Json(api.node.read(views::operators))
+}
+
+/// Open proposals, and those that were closed lately.
+#[utoipa::path(get, path = "/v1/proposals", tag = "ledger", responses((status = 200, body = Vec<ProposalView>)))]
+pub(super) async fn proposals(State(api): State<Api>) -> Json<Vec<ProposalView>> {
+    Json(api.node.read(proposal_views::proposals))
 }
 
 /// All machines.

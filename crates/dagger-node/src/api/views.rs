@@ -10,7 +10,7 @@ use dagger_ledger::{Boot, Change, Filter, Ledger, MachineId, Subject, VmId};
 use serde::Serialize;
 
 /// The word that an enum of the ledger has in JSON.
-fn word(value: &impl Serialize) -> String {
+pub(super) fn word(value: &impl Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         Ok(other) => other.to_string(),

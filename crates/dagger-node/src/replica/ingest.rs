@@ -89,9 +89,8 @@ pub(crate) struct Ingest {
 }
 
 impl Directory for Ingest {
-    fn machine_of(&self, node_key: &Key) -> Option<String> {
-        let ledger = self.shared.ledger.read().expect("no holder panics");
-        ledger.machine_by_node_key(node_key).map(|m| m.name.clone())
+    fn name_of(&self, node_key: &Key) -> Option<String> {
+        self.shared.node_name(node_key)
     }
 }
 
@@ -101,10 +100,11 @@ impl Inbound for Ingest {
             Frame::Consensus(bytes) => self.consensus(from, bytes).await,
             Frame::Heartbeat { machine, seq } => self.attestor.heartbeat(from, machine, seq).await,
             Frame::HeartbeatAck {
-                machine,
+                machine: _,
                 seq,
+                epoch,
                 round,
-            } => self.attestor.acknowledged(from, machine, seq, round),
+            } => self.attestor.acknowledged(from, seq, epoch, round),
             Frame::Transaction(wire) => self.transaction(wire).await,
             Frame::Hello(_) => unreachable!("the session ends on a second greeting"),
         }
@@ -113,14 +113,15 @@ impl Inbound for Ingest {
     fn replaced(&self, by: Peer) {
         let Peer::Member(seat) = by else { return };
         let members = self.shared.links.note_replaced(seat);
+        let membership = self.shared.membership();
         let weight: u64 = members
             .iter()
-            .map(|m| self.shared.committee.weight(*m))
+            .map(|m| membership.committee.weight(*m))
             .sum();
         let name = self.shared.seat_name(seat);
         tracing::error!(code = "E_DUPLICATE_KEY", peer = %name, "a member reports another process under this node's key");
         // One liar must not be able to stop an honest node: f + 1 hold an honest one.
-        if weight >= self.shared.committee.validity_weight() {
+        if weight >= membership.committee.validity_weight() {
             let detail = format!(
                 "{} members are connected to another process under this node key",
                 members.len()
@@ -143,11 +144,21 @@ impl Ingest {
         let length = bytes.len();
         match Message::decode(bytes) {
             Ok(Message::Events(events)) => {
-                let verified = if length <= INLINE_BYTES_MAX {
-                    self.verify(events)
+                let (verified, foreign) = if length <= INLINE_BYTES_MAX {
+                    verify(&self.shared, &self.cache, events)
                 } else {
                     self.verify_elsewhere(events).await
                 };
+                if !foreign.is_empty() {
+                    let input = Input::Foreign {
+                        from,
+                        events: foreign,
+                    };
+                    self.shared.replica.input(ReplicaInput::Input(input)).await;
+                    if verified.is_empty() {
+                        return;
+                    }
+                }
                 self.shared
                     .metrics
                     .events_received
@@ -175,11 +186,10 @@ impl Ingest {
         tracing::warn!(code = "E_PEER_FAULT", peer = ?from, %error, "a peer sent what no honest one sends; dropped");
     }
 
-    fn verify(&self, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
-        verify(&self.shared, &self.cache, events)
-    }
-
-    async fn verify_elsewhere(&self, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
+    async fn verify_elsewhere(
+        &self,
+        events: Vec<Bytes>,
+    ) -> (Vec<VerifiedEvent>, Vec<UnverifiedEvent>) {
         let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
         let pool = self.pool.get_or_init(|| {
             rayon::ThreadPoolBuilder::new()
@@ -212,10 +222,18 @@ impl Ingest {
     }
 }
 
-fn verify(shared: &Shared, cache: &CheckedCache, events: Vec<Bytes>) -> Vec<VerifiedEvent> {
+/// The events of the present epoch, verified, and those of others, which its committee cannot verify.
+fn verify(
+    shared: &Shared,
+    cache: &CheckedCache,
+    events: Vec<Bytes>,
+) -> (Vec<VerifiedEvent>, Vec<UnverifiedEvent>) {
+    let membership = shared.membership();
     let mut decoded = Vec::with_capacity(events.len());
+    let mut foreign = Vec::new();
     for bytes in events {
         match UnverifiedEvent::decode(bytes) {
+            Ok(event) if event.epoch() != membership.committee.epoch() => foreign.push(event),
             Ok(event) => decoded.push(event),
             Err(error) => bad_event(shared, &error),
         }
@@ -223,7 +241,7 @@ fn verify(shared: &Shared, cache: &CheckedCache, events: Vec<Bytes>) -> Vec<Veri
     let results = verify_events(
         decoded,
         &ChainId(shared.genesis.chain_id.0),
-        &shared.committee,
+        &membership.committee,
     );
     let mut verified = Vec::with_capacity(results.len());
     for result in results {
@@ -235,7 +253,7 @@ fn verify(shared: &Shared, cache: &CheckedCache, events: Vec<Bytes>) -> Vec<Veri
             Err(error) => bad_event(shared, &error),
         }
     }
-    verified
+    (verified, foreign)
 }
 
 fn bad_event(shared: &Shared, error: &dyn std::fmt::Display) {

@@ -3,6 +3,7 @@
 //! What must not live here: the ledger (executor) and sockets (transport).
 
 mod ingest;
+mod recover;
 mod serve;
 mod turn;
 
@@ -16,7 +17,8 @@ use shadowgraph::{Input, ReplicaStatus};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use ingest::{CheckedCache, Ingest};
-pub(crate) use turn::{ReplicaThread, recover};
+pub(crate) use recover::{Origin, Recovered, recover};
+pub(crate) use turn::ReplicaThread;
 
 use crate::error::SubmitError;
 
@@ -39,8 +41,8 @@ pub(crate) enum ReplicaInput {
         transactions: Vec<Bytes>,
         batch: Batch,
     },
-    /// Asks for a round that the next own event will have at least.
-    NextRound { reply: oneshot::Sender<u64> },
+    /// Asks for the epoch, and a round of it that the next own event will have at least.
+    NextRound { reply: oneshot::Sender<(u64, u64)> },
 }
 
 /// What became of transactions that were handed in together.
@@ -145,8 +147,8 @@ impl ReplicaHandle {
         let _ = self.controls.send(control).await;
     }
 
-    /// A round that the next own event will have at least; `None` while the node stops.
-    pub(crate) async fn next_round(&self) -> Option<u64> {
+    /// The epoch, and a round of it that the next own event will have at least; `None` while the node stops.
+    pub(crate) async fn next_round(&self) -> Option<(u64, u64)> {
         let (reply, answer) = oneshot::channel();
         self.inputs
             .send(ReplicaInput::NextRound { reply })

@@ -1,14 +1,14 @@
 //! Answers peers from the event log what the graph no longer holds.
 
 use shadowgraph::{
-    EventRef, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round, StoreRequest,
-    SyncRequest,
+    Epoch, EventRef, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round,
+    StoreRequest, SyncRequest,
 };
 use tokio::sync::Semaphore;
 
 use crate::{
     error::NodeError,
-    store::{EventKey, LogReader},
+    store::{Epochs, EventKey, LogReader},
     transport::Links,
 };
 
@@ -18,10 +18,14 @@ static READERS: Semaphore = Semaphore::const_new(4);
 const KEYS_PER_STEP: usize = 4096;
 
 /// Reads the answer on a thread that may block and sends it; every request gets one, even if it is empty.
-pub fn answer(log: LogReader, links: Links, to: Peer, request: StoreRequest) {
+pub fn answer(epochs: Epochs, links: Links, to: Peer, request: StoreRequest) {
     tokio::spawn(async move {
         let _permit = READERS.acquire().await.expect("never closed");
-        let read = tokio::task::spawn_blocking(move || collect(&log, &request)).await;
+        let read = tokio::task::spawn_blocking(move || match epochs.reader(request.epoch)? {
+            Some(log) => collect(&log, &request),
+            None => Ok(Vec::new()),
+        })
+        .await;
         let events = match read {
             Ok(Ok(events)) => events,
             Ok(Err(error)) => {
@@ -31,6 +35,17 @@ pub fn answer(log: LogReader, links: Links, to: Peer, request: StoreRequest) {
             Err(_) => return,
         };
         links.send(Recipient::One(to), &Message::Events(events));
+    });
+}
+
+/// Shows a peer how an epoch ended, if this node has kept that.
+pub fn answer_end(epochs: Epochs, links: Links, to: Peer, epoch: Epoch) {
+    tokio::task::spawn_blocking(move || match epochs.end(epoch) {
+        Ok(Some(end)) => links.send(Recipient::One(to), &Message::EpochEnd(Box::new(end))),
+        Ok(None) => {}
+        Err(error) => {
+            tracing::error!(code = error.code(), %error, "cannot read how an epoch ended");
+        }
     });
 }
 

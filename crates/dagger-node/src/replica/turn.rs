@@ -7,17 +7,17 @@ use std::{
 };
 
 use shadowgraph::{
-    Config, HaltReason, Input, Output, Recovery, Replica, SigningKey, SubmitError as PoolError,
-    VerifiedEvent,
+    EpochEnd, HaltReason, Input, Output, Replica, SubmitError as PoolError, VerifiedEvent,
 };
 use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TrySendError};
 
 use super::{CheckedCache, Control, ReplicaInput, ReplicaQueues, ingest::note_own_event, serve};
 use crate::{
+    attest::Attestor,
     error::{NodeError, SubmitError},
-    executor::{Executed, Executor, ExecutorInput},
+    executor::ExecutorInput,
     handle::Shared,
-    store::{EventKey, EventLog},
+    store::{Epochs, EventKey, EventLog},
     transport::Links,
 };
 
@@ -28,59 +28,19 @@ const STATUS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a full disk is tried again.
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 
-/// Feeds the log to a replica, and what follows from it to the executor. Returns how many events there were.
-///
-/// # Errors
-/// `E_STORE_DAMAGED`, `E_IO`, `E_DIVERGED`.
-pub(crate) fn recover(
-    config: Config,
-    signer: Option<SigningKey>,
-    shared: &Shared,
-    log: &EventLog,
-    executor: &mut Executor,
-) -> Result<(Replica, u64), NodeError> {
-    let mut recovery = Recovery::new(config, signer, shared.clock.now_ms());
-    let mut events = 0;
-    for record in log.replay()? {
-        let (key, bytes) = record?;
-        let event = VerifiedEvent::from_own_log(bytes).map_err(|e| {
-            NodeError::Internal(format!(
-                "the event log holds an event of round {} that does not decode: {e}",
-                key.round
-            ))
-        })?;
-        events += 1;
-        recovery.replay(event);
-        while let Some(output) = recovery.poll_output() {
-            match output {
-                Output::Commit(commit) => {
-                    if let Some(Executed {
-                        commit,
-                        outcomes_root,
-                        state_root,
-                    }) = executor.commit(&commit, true)?
-                    {
-                        recovery.executed(commit, outcomes_root, state_root, None);
-                    }
-                }
-                Output::Certificate(certificate) => executor.certified(certificate)?,
-                Output::Halt(reason) => return Err(halted(shared, reason)),
-                _ => {}
-            }
-        }
-    }
-    Ok((recovery.finish(shared.clock.now_ms()), events))
-}
-
 /// Everything the thread owns.
 pub(crate) struct ReplicaThread {
     pub replica: Replica,
     pub log: EventLog,
+    pub epochs: Epochs,
+    pub attestor: Arc<Attestor>,
     pub shared: Arc<Shared>,
     pub cache: Arc<CheckedCache>,
     pub queues: ReplicaQueues,
     pub executor: mpsc::Sender<ExecutorInput>,
     pub fatal: mpsc::Sender<NodeError>,
+    /// Told when the events that this node lacks are no longer to be had.
+    pub lost: mpsc::Sender<()>,
     /// Controls that came in while a commit waited for room.
     pub deferred: VecDeque<Control>,
     /// When the status was last made known.
@@ -93,8 +53,9 @@ enum Turn {
 }
 
 impl ReplicaThread {
-    /// Runs until told to stop, or until something is wrong that must not be gone on with.
-    pub fn run(mut self, runtime: &Handle) {
+    /// Runs until told to stop, or until something is wrong that must not be gone on with; gives its ends of the
+    /// channels back.
+    pub fn run(mut self, runtime: &Handle) -> ReplicaQueues {
         let _entered = runtime.enter();
         loop {
             match self.carry_out(runtime) {
@@ -104,7 +65,7 @@ impl ReplicaThread {
                     tracing::error!(code = error.code(), %error, "consensus stops");
                     let _ = self.fatal.try_send(error);
                     self.publish_status();
-                    return;
+                    return self.queues;
                 }
             }
             self.shared.metrics.turns.inc();
@@ -116,6 +77,7 @@ impl ReplicaThread {
         if let Err(error) = self.log.commit() {
             tracing::error!(code = error.code(), %error, "cannot finish the event log; what was sent is safe");
         }
+        self.queues
     }
 
     fn publish_status(&mut self) {
@@ -209,54 +171,108 @@ impl ReplicaThread {
                 }
             }
             ReplicaInput::NextRound { reply } => {
-                let _ = reply.send(self.replica.status().round.0 + 1);
+                let status = self.replica.status();
+                let _ = reply.send((status.epoch.0, status.round.0 + 1));
             }
         }
     }
 
-    /// Carries out what the replica asks for. Everything to persist goes to the log first and is synced once.
+    /// Carries out what the replica asks for. Everything to persist goes to the log first and is synced once; what comes
+    /// after the end of an epoch belongs to the next one's log.
     fn carry_out(&mut self, runtime: &Handle) -> Result<Turn, NodeError> {
-        let mut rest = Vec::new();
-        while let Some(output) = self.replica.poll_output() {
-            match output {
-                Output::Persist(event) => self.append(&event),
-                other => rest.push(other),
+        loop {
+            let mut rest = Vec::new();
+            let mut ended = None;
+            while ended.is_none()
+                && let Some(output) = self.replica.poll_output()
+            {
+                match output {
+                    Output::Persist(event) => self.append(&event),
+                    Output::EpochEnded(end) => ended = Some(end),
+                    other => rest.push(other),
+                }
             }
-        }
-        if self.log.is_dirty() {
-            // Nobody sees an effect of what is not on disk; without an effect the sync can wait.
-            let effects = rest.iter().any(|o| !matches!(o, Output::PeerFault { .. }));
-            if let Turn::Stop = self.persist(effects)? {
+            if self.log.is_dirty() {
+                // Nobody sees an effect of what is not on disk; without an effect the sync can wait.
+                let effects = rest.iter().any(|o| !matches!(o, Output::PeerFault { .. }));
+                if let Turn::Stop = self.persist(effects || ended.is_some())? {
+                    return Ok(Turn::Stop);
+                }
+            }
+            for output in rest {
+                self.effect(runtime, output)?;
+            }
+            let Some(end) = ended else {
+                return Ok(Turn::GoOn);
+            };
+            if let Turn::Stop = self.next_epoch(&end)? {
                 return Ok(Turn::Stop);
             }
         }
-        for output in rest {
-            match output {
-                Output::Persist(_) => unreachable!("taken out above"),
-                Output::Send { to, message } => self.shared.links.send(to, &message),
-                Output::ReadStore { to, request } => {
-                    let links: Links = self.shared.links.clone();
-                    serve::answer(self.log.reader(), links, to, request);
-                }
-                Output::Commit(commit) => {
-                    self.hand_on(runtime, ExecutorInput::Commit(Box::new(commit)));
-                }
-                Output::Certificate(certificate) => {
-                    self.hand_on(runtime, ExecutorInput::Certificate(Box::new(certificate)));
-                }
-                Output::Equivocation(proof) => self.keep_equivocation(&proof),
-                Output::PeerFault { peer, fault } => {
-                    self.shared.metrics.peer_faults.inc();
-                    tracing::warn!(code = "E_PEER_FAULT", ?peer, %fault, "a peer broke the protocol");
-                }
-                // The ledger ends no epoch yet.
-                Output::EpochEnded(_)
-                | Output::NeedsSnapshot { .. }
-                | Output::ReadEpochEnd { .. }
-                | Output::Returned(_) => {}
-                Output::Halt(reason) => return Err(halted(&self.shared, reason)),
+    }
+
+    fn effect(&mut self, runtime: &Handle, output: Output) -> Result<(), NodeError> {
+        match output {
+            Output::Persist(_) | Output::EpochEnded(_) => unreachable!("carried out before"),
+            Output::Send { to, message } => self.shared.links.send(to, &message),
+            Output::ReadStore { to, request } => {
+                let links: Links = self.shared.links.clone();
+                serve::answer(self.epochs.clone(), links, to, request);
             }
+            Output::Commit(commit) => {
+                self.hand_on(runtime, ExecutorInput::Commit(Box::new(commit)));
+            }
+            Output::Certificate(certificate) => {
+                self.hand_on(runtime, ExecutorInput::Certificate(Box::new(certificate)));
+            }
+            Output::ReadEpochEnd { to, epoch } => {
+                serve::answer_end(self.epochs.clone(), self.shared.links.clone(), to, epoch);
+            }
+            Output::Returned(transactions) => {
+                // This node's seat is gone: others must order them.
+                for wire in &transactions {
+                    if let Err(error) = self.shared.links.forward(wire) {
+                        tracing::warn!(%error, "a transaction that pends could not be handed to a member");
+                    }
+                }
+            }
+            Output::Equivocation(proof) => self.keep_equivocation(&proof),
+            Output::NeedsSnapshot { epoch, end } => {
+                tracing::warn!(%epoch, %end, "the events that lead on from here are no longer to be had; a snapshot is needed");
+                // Full means that it has been said and not been heard yet.
+                let _ = self.lost.try_send(());
+            }
+            Output::PeerFault { peer, fault } => {
+                self.shared.metrics.peer_faults.inc();
+                tracing::warn!(code = "E_PEER_FAULT", ?peer, %fault, "a peer broke the protocol");
+            }
+            Output::Halt(reason) => return Err(halted(&self.shared, reason)),
         }
+        Ok(())
+    }
+
+    /// Keeps the proof of an epoch's end, opens the log of the next and makes its committee known.
+    fn next_epoch(&mut self, end: &EpochEnd) -> Result<Turn, NodeError> {
+        let epochs = self.epochs.clone();
+        let Some(log) = self.when_space(|_| {
+            epochs.save_end(end)?;
+            epochs.log(end.next.epoch())
+        })?
+        else {
+            return Ok(Turn::Stop);
+        };
+        self.log = log;
+        let before = self.shared.enter_epoch(end.next.clone());
+        let now = self.shared.membership();
+        self.attestor.epoch_began(&before, &now);
+        tracing::info!(
+            epoch = end.next.epoch().0,
+            after_commit = end.certificate.checkpoint.commit.0,
+            members = end.next.len(),
+            seat = ?now.seat.map(|s| s.0),
+            "an epoch begins"
+        );
+        self.publish_status();
         Ok(Turn::GoOn)
     }
 
@@ -268,18 +284,24 @@ impl ReplicaThread {
             digest: reference.digest.0,
         };
         self.log.append(key, event.bytes());
-        if Some(reference.creator) == self.shared.seat {
+        if Some(reference.creator) == self.shared.seat() {
             note_own_event(&self.shared, &self.cache, event);
         }
     }
 
-    /// Writes, and syncs if `sync`. While the disk is full nothing is sent and nothing is lost: waits for space.
-    fn persist(&mut self, sync: bool) -> Result<Turn, NodeError> {
+    /// Does something that needs space on disk. While there is none nothing is sent and nothing is lost: waits for it.
+    /// `None` if the node is to stop meanwhile.
+    fn when_space<T>(
+        &mut self,
+        mut body: impl FnMut(&mut Self) -> Result<T, NodeError>,
+    ) -> Result<Option<T>, NodeError> {
         let mut announced = false;
-        while let Err(error) = self.log.write() {
-            if !matches!(error, NodeError::DiskFull { .. }) {
-                return Err(error);
-            }
+        let done = loop {
+            let error = match body(self) {
+                Ok(done) => break done,
+                Err(error @ NodeError::DiskFull { .. }) => error,
+                Err(error) => return Err(error),
+            };
             if !std::mem::replace(&mut announced, true) {
                 tracing::error!(code = error.code(), %error, "the node pauses until there is space");
                 self.shared
@@ -288,14 +310,22 @@ impl ReplicaThread {
             std::thread::sleep(DISK_FULL_RETRY);
             while let Ok(control) = self.queues.controls.try_recv() {
                 if matches!(control, Control::Stop) {
-                    return Ok(Turn::Stop);
+                    return Ok(None);
                 }
                 self.deferred.push_back(control);
             }
-        }
+        };
         if announced {
             tracing::info!("there is space again; the node goes on");
             self.shared.set_problem("E_DISK_FULL", None);
+        }
+        Ok(Some(done))
+    }
+
+    /// Writes, and syncs if `sync`.
+    fn persist(&mut self, sync: bool) -> Result<Turn, NodeError> {
+        if self.when_space(|this| this.log.write())?.is_none() {
+            return Ok(Turn::Stop);
         }
         if sync {
             let started = Instant::now();
@@ -351,7 +381,7 @@ impl ReplicaThread {
     }
 }
 
-fn halted(shared: &Shared, reason: HaltReason) -> NodeError {
+pub(super) fn halted(shared: &Shared, reason: HaltReason) -> NodeError {
     match reason {
         HaltReason::OwnEventUnknown(event) => NodeError::DuplicateKey {
             detail: format!(

@@ -1,4 +1,5 @@
-//! What a node keeps on disk: an append-only log of events, and snapshots of the ledger that follows from it.
+//! What a node keeps on disk: an append-only log of events for each epoch, the proofs of how epochs ended, and snapshots
+//! of the ledger that follows from the events.
 //!
 //! A log is a directory of segments; a segment is a header and records in the order in which the
 //! replica gave them out, which is causal. Every record carries checksums of its header and of its
@@ -7,16 +8,20 @@
 //!
 //! What must not live here: what an event means. The log sees a key and bytes.
 
+mod epochs;
 mod log;
 mod record;
 mod segment;
 mod snapshot;
 
 #[cfg(test)]
+mod epochs_tests;
+#[cfg(test)]
 mod log_tests;
 #[cfg(test)]
 mod snapshot_tests;
 
+pub use epochs::Epochs;
 pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
 pub use record::EventKey;
 pub use snapshot::{Snapshot, Snapshots};

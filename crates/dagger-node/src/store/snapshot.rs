@@ -1,8 +1,11 @@
 //! Snapshots of the ledger, so that a restart need not execute history again.
 //!
 //! `state/ledger-<commit>.snap` = magic 8 | format u32 | chain id 32 | commit u64 | commit digest 32 | transactions u64
-//! | body length u64 | BLAKE3 of all of that and the body 32 | body. A snapshot is a cache of what the event log
-//! says: one that does not verify is passed over, and then the one before it or the genesis is the start.
+//! | epoch u64 | body length u64 | BLAKE3 of all of that and the body 32 | body. A snapshot is a cache of what the event
+//! logs say: one that does not verify is passed over, and then the one before it or the genesis is the start.
+//!
+//! One whose state is that of an epoch's start is called `epoch-<commit>.snap`. Nodes that are far behind fetch those, and
+//! the logs of the epochs before it may go.
 
 use std::{
     fs,
@@ -13,10 +16,12 @@ use super::record::array;
 use crate::{data_dir::write_atomically, error::NodeError};
 
 const MAGIC: &[u8; 8] = b"DAGRSNAP";
-const FORMAT: u32 = 1;
-const HEAD_BYTES: usize = 8 + 4 + 32 + 8 + 32 + 8 + 8;
-/// Snapshots kept: the newest, and one more in case the newest is damaged.
+const FORMAT: u32 = 2;
+const HEAD_BYTES: usize = 8 + 4 + 32 + 8 + 32 + 8 + 8 + 8;
+/// Snapshots kept of either kind: the newest, and one more in case the newest is damaged or is being fetched by a peer.
 const KEPT: usize = 2;
+const LEDGER_PREFIX: &str = "ledger-";
+const EPOCH_PREFIX: &str = "epoch-";
 
 /// A ledger's bytes with what they are the state of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +32,10 @@ pub struct Snapshot {
     pub commit_digest: [u8; 32],
     /// Transactions executed up to it.
     pub transactions: u64,
+    /// The epoch that the state is of.
+    pub epoch: u64,
+    /// Whether it is the state at that epoch's start.
+    pub starts_epoch: bool,
     /// `Ledger::snapshot`.
     pub body: Vec<u8>,
 }
@@ -63,18 +72,40 @@ impl Snapshots {
         bytes.extend_from_slice(&snapshot.commit.to_le_bytes());
         bytes.extend_from_slice(&snapshot.commit_digest);
         bytes.extend_from_slice(&snapshot.transactions.to_le_bytes());
+        bytes.extend_from_slice(&snapshot.epoch.to_le_bytes());
         bytes.extend_from_slice(&(snapshot.body.len() as u64).to_le_bytes());
         let hash = checksum(&bytes, &snapshot.body);
         bytes.extend_from_slice(&hash);
         bytes.extend_from_slice(&snapshot.body);
-        write_atomically(&self.path(snapshot.commit), &bytes)?;
-        let mut commits = self.commits()?;
-        commits.truncate(commits.len().saturating_sub(KEPT));
-        for old in commits {
-            let path = self.path(old);
-            fs::remove_file(&path).map_err(|e| NodeError::io("remove", &path, e))?;
+        write_atomically(&self.path(snapshot.commit, snapshot.starts_epoch), &bytes)?;
+        for starts_epoch in [false, true] {
+            let mut files = self.files()?;
+            files.retain(|(_, starts)| *starts == starts_epoch);
+            files.truncate(files.len().saturating_sub(KEPT));
+            for (commit, starts) in files {
+                let path = self.path(commit, starts);
+                fs::remove_file(&path).map_err(|e| NodeError::io("remove", &path, e))?;
+            }
         }
         Ok(())
+    }
+
+    /// The snapshot of the state after `commit`, with which an epoch starts, if it is there and whole.
+    ///
+    /// # Errors
+    /// As [`Self::newest`].
+    pub fn epoch_start(&self, commit: u64) -> Result<Option<Snapshot>, NodeError> {
+        let path = self.path(commit, true);
+        match fs::read(&path) {
+            Ok(bytes) => self.parse(&path, &bytes),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(NodeError::io("read", &path, e)),
+        }
+    }
+
+    /// A file in this directory for a snapshot that is being fetched.
+    pub fn incoming(&self, extension: &str) -> PathBuf {
+        self.dir.join(format!("incoming.{extension}"))
     }
 
     /// The newest snapshot that is whole and that `accept` takes.
@@ -85,8 +116,8 @@ impl Snapshots {
         &self,
         mut accept: impl FnMut(&Snapshot) -> Result<T, String>,
     ) -> Result<Option<(Snapshot, T)>, NodeError> {
-        for commit in self.commits()?.into_iter().rev() {
-            let path = self.path(commit);
+        for (commit, starts_epoch) in self.files()?.into_iter().rev() {
+            let path = self.path(commit, starts_epoch);
             let bytes = fs::read(&path).map_err(|e| NodeError::io("read", &path, e))?;
             let outcome = self
                 .parse(&path, &bytes)?
@@ -106,6 +137,9 @@ impl Snapshots {
             return Ok(None);
         }
         let format = u32::from_le_bytes(array(&bytes[8..12]));
+        if format < FORMAT {
+            return Ok(None);
+        }
         let (head, rest) = bytes.split_at(HEAD_BYTES);
         let (hash, body) = rest.split_at(32);
         if format > FORMAT {
@@ -129,31 +163,40 @@ impl Snapshots {
             commit: u64::from_le_bytes(array(&head[44..52])),
             commit_digest: array(&head[52..84]),
             transactions: u64::from_le_bytes(array(&head[84..92])),
+            epoch: u64::from_le_bytes(array(&head[92..100])),
+            starts_epoch: path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .is_some_and(|n| n.starts_with(EPOCH_PREFIX)),
             body: body.to_vec(),
         }))
     }
 
-    fn path(&self, commit: u64) -> PathBuf {
-        self.dir.join(format!("ledger-{commit:016}.snap"))
+    fn path(&self, commit: u64, starts_epoch: bool) -> PathBuf {
+        let prefix = if starts_epoch {
+            EPOCH_PREFIX
+        } else {
+            LEDGER_PREFIX
+        };
+        self.dir.join(format!("{prefix}{commit:016}.snap"))
     }
 
-    /// Commits of all snapshots, ascending.
-    fn commits(&self) -> Result<Vec<u64>, NodeError> {
-        let mut commits = Vec::new();
+    /// All snapshots, ascending by commit.
+    fn files(&self) -> Result<Vec<(u64, bool)>, NodeError> {
+        let mut files = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(|e| NodeError::io("list", &self.dir, e))? {
             let name = entry
                 .map_err(|e| NodeError::io("list", &self.dir, e))?
                 .file_name();
-            let number = name.to_str().and_then(|n| {
-                n.strip_prefix("ledger-")?
-                    .strip_suffix(".snap")?
-                    .parse::<u64>()
-                    .ok()
-            });
-            commits.extend(number);
+            let Some(name) = name.to_str().and_then(|n| n.strip_suffix(".snap")) else {
+                continue;
+            };
+            let commit = |prefix: &str| name.strip_prefix(prefix)?.parse::<u64>().ok();
+            files.extend(commit(LEDGER_PREFIX).map(|commit| (commit, false)));
+            files.extend(commit(EPOCH_PREFIX).map(|commit| (commit, true)));
         }
-        commits.sort_unstable();
-        Ok(commits)
+        files.sort_unstable();
+        Ok(files)
     }
 }
 

@@ -9,6 +9,8 @@ fn snapshot(commit: u64) -> Snapshot {
         commit,
         commit_digest: [3; 32],
         transactions: commit * 2,
+        epoch: 4,
+        starts_epoch: false,
         body: vec![7; 1000],
     }
 }
@@ -33,6 +35,27 @@ fn the_newest_counts_and_old_ones_go() {
         snapshot(100)
     );
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn the_newest_two_of_each_kind_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::open(dir.path(), [1; 32]).unwrap();
+    for commit in 1..=8 {
+        let starts_epoch = commit % 4 < 2;
+        snapshots
+            .save(&Snapshot {
+                starts_epoch,
+                ..snapshot(commit)
+            })
+            .unwrap();
+    }
+    // 1, 4, 5, 8 start epochs.
+    let start = |commit| snapshots.epoch_start(commit).unwrap();
+    assert!(start(8).is_some_and(|s| s.starts_epoch) && start(5).is_some());
+    assert_eq!((start(4), start(7)), (None, None));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+    assert_eq!(newest(&snapshots), Some(8));
 }
 
 #[test]

@@ -37,7 +37,9 @@ pub enum Frame {
         machine: u32,
         /// The number of the heartbeat.
         seq: u64,
-        /// The member's next own event will be of at least this round.
+        /// The member's epoch.
+        epoch: u64,
+        /// The member's next own event of that epoch will be of at least this round.
         round: u64,
     },
     /// A transaction for the receiving member's pool, in its wire form.
@@ -90,10 +92,11 @@ impl Frame {
             Self::HeartbeatAck {
                 machine,
                 seq,
+                epoch,
                 round,
             } => (
                 HEARTBEAT_ACK,
-                borsh::to_vec(&(machine, seq, round))
+                borsh::to_vec(&(machine, seq, epoch, round))
                     .expect("plain data")
                     .into(),
             ),
@@ -143,11 +146,12 @@ impl Frame {
                 Self::Heartbeat { machine, seq }
             }
             HEARTBEAT_ACK => {
-                let (machine, seq, round) =
-                    <(u32, u64, u64)>::try_from_slice(&bytes).map_err(bad)?;
+                let (machine, seq, epoch, round) =
+                    <(u32, u64, u64, u64)>::try_from_slice(&bytes).map_err(bad)?;
                 Self::HeartbeatAck {
                     machine,
                     seq,
+                    epoch,
                     round,
                 }
             }

@@ -1,7 +1,7 @@
 //! The table of peers: who they are, how to reach them, what waits for them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
@@ -36,8 +36,8 @@ pub(crate) struct PeerEntry {
 
 /// Says who may connect, beyond those known beforehand.
 pub(crate) trait Directory: Send + Sync + 'static {
-    /// Name of the machine whose node has that key, if the ledger knows one.
-    fn machine_of(&self, node_key: &Key) -> Option<String>;
+    /// Name of the machine or operator whose node has that key, if the ledger knows one.
+    fn name_of(&self, node_key: &Key) -> Option<String>;
 }
 
 /// An open connection.
@@ -48,12 +48,19 @@ pub(crate) struct Open {
     pub instance: Option<u64>,
 }
 
+/// What a peer is in the present epoch.
+#[derive(Debug, Clone)]
+struct Role {
+    name: String,
+    peer: Peer,
+    addresses: Vec<String>,
+}
+
 /// One peer.
 pub(crate) struct Link {
     pub key: Key,
-    pub name: String,
-    pub peer: Peer,
-    pub addresses: Vec<String>,
+    /// What may change with an epoch.
+    role: RwLock<Role>,
     pub queue: Queue,
     /// The connection to send on: the newest.
     pub current: watch::Sender<Option<Connection>>,
@@ -63,22 +70,51 @@ pub(crate) struct Link {
     pub sent_bytes: AtomicU64,
     /// The peer is in this process and needs no connection.
     pub in_process: AtomicBool,
+    /// For tests: every frame to and from it is lost.
+    is_deaf: AtomicBool,
+    /// Whether a task writes to it, and whether one dials it.
+    pub has_writer: AtomicBool,
+    pub is_dialled: AtomicBool,
 }
 
 impl Link {
     fn new(entry: PeerEntry, peer: Peer) -> Arc<Self> {
         Arc::new(Self {
             key: entry.key,
-            name: entry.name,
-            peer,
-            addresses: entry.addresses,
+            role: RwLock::new(Role {
+                name: entry.name,
+                peer,
+                addresses: entry.addresses,
+            }),
             queue: Queue::default(),
             current: watch::Sender::new(None),
             open: Mutex::default(),
             received_frames: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             in_process: AtomicBool::new(false),
+            is_deaf: AtomicBool::new(false),
+            has_writer: AtomicBool::new(false),
+            is_dialled: AtomicBool::new(false),
         })
+    }
+
+    fn role(&self) -> std::sync::RwLockReadGuard<'_, Role> {
+        self.role.read().expect("no holder panics")
+    }
+
+    /// Its name in logs.
+    pub fn name(&self) -> String {
+        self.role().name.clone()
+    }
+
+    /// What consensus calls it in the present epoch.
+    pub fn peer(&self) -> Peer {
+        self.role().peer
+    }
+
+    /// Where it can be dialled, `host:port`.
+    pub fn addresses(&self) -> Vec<String> {
+        self.role().addresses.clone()
     }
 
     /// A new connection: the one to send on, unless there is one that was made at about the same time.
@@ -147,7 +183,15 @@ impl Link {
         open || self.in_process.load(Ordering::Relaxed)
     }
 
+    /// Whether a test has frames to and from it lost.
+    pub fn is_deaf(&self) -> bool {
+        self.is_deaf.load(Ordering::Relaxed)
+    }
+
     fn push(&self, frame: &Frame, encoded: &super::frame::Encoded) {
+        if self.is_deaf() {
+            return;
+        }
         self.queue
             .push(encoded.clone(), frame.is_urgent(), self.is_connected());
     }
@@ -188,6 +232,8 @@ struct Table {
 #[derive(Clone)]
 pub struct Links {
     table: Arc<RwLock<Table>>,
+    /// Counts changes of who is in the table: whoever dials looks again.
+    changed: Arc<watch::Sender<u64>>,
     /// Members that closed a connection because another process runs under this node's key.
     replaced_by: Arc<Mutex<HashSet<MemberIndex>>>,
 }
@@ -205,8 +251,31 @@ impl Links {
         }
         Self {
             table: Arc::new(RwLock::new(table)),
+            changed: Arc::new(watch::Sender::new(0)),
             replaced_by: Arc::default(),
         }
+    }
+
+    /// Seats the members of another epoch. Links stand; who has no seat any more stays as a follower.
+    pub(crate) fn reseat(&self, entries: Vec<PeerEntry>) {
+        let mut table = self.table.write().expect("no holder panics");
+        table.reseat(entries);
+        drop(table);
+        self.replaced_by.lock().expect("no holder panics").clear();
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Loses every frame to and from these peers, and those of no others: for tests of partitions.
+    pub(crate) fn set_deaf(&self, keys: BTreeSet<Key>) {
+        for link in self.all() {
+            link.is_deaf
+                .store(keys.contains(&link.key), Ordering::Relaxed);
+        }
+    }
+
+    /// Tells of changes of the table.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// All links.
@@ -225,7 +294,7 @@ impl Links {
         if let Some(link) = self.table.read().expect("no holder panics").by_key.get(key) {
             return Some(Arc::clone(link));
         }
-        let name = directory.machine_of(key)?;
+        let name = directory.name_of(key)?;
         let mut table = self.table.write().expect("no holder panics");
         if table
             .by_peer
@@ -339,6 +408,7 @@ impl Links {
             return Vec::new();
         };
         let mut addresses: Vec<SocketAddr> = link
+            .role()
             .addresses
             .iter()
             .filter_map(|a| a.parse().ok())
@@ -395,6 +465,39 @@ impl Table {
         self.by_peer.insert(peer, Arc::clone(&link));
         link
     }
+
+    fn reseat(&mut self, entries: Vec<PeerEntry>) {
+        let links: Vec<Arc<Link>> = self.by_key.values().cloned().collect();
+        self.by_peer.clear();
+        let mut entries: BTreeMap<Key, PeerEntry> =
+            entries.into_iter().map(|e| (e.key, e)).collect();
+        for link in links {
+            let entry = entries.remove(&link.key);
+            let mut role = link.role.write().expect("no holder panics");
+            let seat = entry.as_ref().and_then(|e| e.seat);
+            role.peer = match (seat, role.peer) {
+                (Some(seat), _) => Peer::Member(seat),
+                (None, Peer::Follower(number)) => Peer::Follower(number),
+                (None, Peer::Member(_)) => {
+                    self.next_follower += 1;
+                    Peer::Follower(self.next_follower)
+                }
+            };
+            // Whoever has left is no longer dialled; a connection that stands stays.
+            role.addresses = entry
+                .as_ref()
+                .map_or_else(Vec::new, |e| e.addresses.clone());
+            if let Some(entry) = entry {
+                role.name = entry.name;
+            }
+            let peer = role.peer;
+            drop(role);
+            self.by_peer.insert(peer, link);
+        }
+        for entry in entries.into_values() {
+            self.add(entry);
+        }
+    }
 }
 
 impl Link {
@@ -406,9 +509,9 @@ impl Link {
             .filter(|c| c.close_reason().is_none());
         let (rtt, address) = connection.as_ref().map_or((None, None), path_of);
         LinkView {
-            name: self.name.clone(),
+            name: self.name(),
             key: self.key,
-            seat: match self.peer {
+            seat: match self.peer() {
                 Peer::Member(seat) => Some(seat),
                 Peer::Follower(_) => None,
             },

@@ -1,6 +1,9 @@
 //! The life of a connection: dialled or accepted, greeted, read until it ends; and the tasks that dial and write.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use dagger_ledger::Key;
@@ -86,10 +89,8 @@ impl<I: Inbound> ProtocolHandler for ConsensusProtocol<I> {
             );
             return Ok(());
         };
-        if matches!(link.peer, Peer::Follower(_)) && link.addresses.is_empty() {
-            // Known by its connection only: nobody dials it, so its writer starts with the first one.
-            self.spawn_writer_once(&link);
-        }
+        // Known by its connection only, it is not dialled: its writer starts with the first connection.
+        self.spawn_writer_once(&link);
         self.read_connection(&link, connection).await;
         Ok(())
     }
@@ -97,7 +98,7 @@ impl<I: Inbound> ProtocolHandler for ConsensusProtocol<I> {
 
 impl<I: Inbound> ConsensusProtocol<I> {
     fn spawn_writer_once(&self, link: &Arc<Link>) {
-        if link.current.receiver_count() == 0 {
+        if !link.has_writer.swap(true, Ordering::AcqRel) {
             self.spawn(write_frames(Arc::clone(link), self.hello()));
         }
     }
@@ -123,19 +124,19 @@ impl<I: Inbound> ConsensusProtocol<I> {
     /// Makes a connection the one to send on and reads it until it ends.
     async fn read_connection(&self, link: &Arc<Link>, connection: Connection) {
         link.adopt(&connection);
-        tracing::info!(peer = %link.name, "connected");
+        tracing::info!(peer = %link.name(), "connected");
         let why = tokio::select! {
             why = self.read_streams(link, &connection) => why,
             () = self.stop.cancelled() => return,
         };
         if let Some(ConnectionError::ApplicationClosed(close)) = connection.close_reason() {
             if close.error_code == CLOSE_REPLACED {
-                self.inbound.replaced(link.peer);
+                self.inbound.replaced(link.peer());
             } else if close.error_code == CLOSE_REFUSED || close.error_code == CLOSE_STRANGER {
-                tracing::warn!(peer = %link.name, reason = %String::from_utf8_lossy(&close.reason), "the peer refuses this node");
+                tracing::warn!(peer = %link.name(), reason = %String::from_utf8_lossy(&close.reason), "the peer refuses this node");
             }
         }
-        tracing::info!(peer = %link.name, reason = %why, "disconnected");
+        tracing::info!(peer = %link.name(), reason = %why, "disconnected");
         connection.close(CLOSE_REFUSED, why.as_bytes());
         link.abandon(&connection);
     }
@@ -167,9 +168,11 @@ impl<I: Inbound> ConsensusProtocol<I> {
             if matches!(frame, Frame::Hello(_)) {
                 return Err("a second greeting".into());
             }
-            link.received_frames
-                .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            self.inbound.receive(link.peer, frame).await;
+            if link.is_deaf() {
+                continue;
+            }
+            link.received_frames.fetch_add(1, Ordering::Relaxed);
+            self.inbound.receive(link.peer(), frame).await;
         }
         Ok(())
     }
@@ -180,14 +183,14 @@ impl<I: Inbound> ConsensusProtocol<I> {
         };
         let own = self.hello();
         if hello.chain_id != own.chain_id {
-            tracing::warn!(code = "E_WRONG_NETWORK", peer = %link.name, theirs = %hex::encode(hello.chain_id), "the peer is of another network; compare the genesis files");
+            tracing::warn!(code = "E_WRONG_NETWORK", peer = %link.name(), theirs = %hex::encode(hello.chain_id), "the peer is of another network; compare the genesis files");
             return Err(format!(
                 "E_WRONG_NETWORK: this node is of network {}",
                 hex::encode(own.chain_id)
             ));
         }
         if hello.protocol_version != own.protocol_version {
-            tracing::warn!(code = "E_PROTOCOL_VERSION", peer = %link.name, theirs = hello.protocol_version, ours = own.protocol_version, "the peer speaks another version of the protocol; upgrade the older one");
+            tracing::warn!(code = "E_PROTOCOL_VERSION", peer = %link.name(), theirs = hello.protocol_version, ours = own.protocol_version, "the peer speaks another version of the protocol; upgrade the older one");
             return Err(format!(
                 "E_PROTOCOL_VERSION: this node speaks version {}",
                 own.protocol_version
@@ -236,21 +239,32 @@ async fn read_frame(stream: &mut RecvStream) -> Result<Option<Frame>, String> {
         .map_err(|e| e.to_string())
 }
 
-/// Starts the tasks that dial the peers known beforehand and write to them.
+/// Starts the tasks that dial the peers of the table and write to them, now and whenever the table changes.
 pub(crate) fn dial_all<I: Inbound>(protocol: &ConsensusProtocol<I>, endpoint: &Endpoint) {
-    for link in protocol.links.all() {
-        protocol.spawn(write_frames(Arc::clone(&link), protocol.hello()));
-        if !link.addresses.is_empty() {
-            protocol.spawn(dial(protocol.clone(), endpoint.clone(), link));
+    let mut changes = protocol.links.changes();
+    let (of_task, endpoint) = (protocol.clone(), endpoint.clone());
+    protocol.spawn(async move {
+        let protocol = of_task;
+        loop {
+            for link in protocol.links.all() {
+                protocol.spawn_writer_once(&link);
+                let wanted = !link.addresses().is_empty();
+                if wanted && !link.is_dialled.swap(true, Ordering::AcqRel) {
+                    protocol.spawn(dial(protocol.clone(), endpoint.clone(), link));
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
         }
-    }
+    });
 }
 
 async fn dial<I: Inbound>(protocol: ConsensusProtocol<I>, endpoint: Endpoint, link: Arc<Link>) {
     let Ok(id) = EndpointId::from_bytes(&link.key.0) else {
         return;
     };
-    let we_dial = endpoint.id().as_bytes() < &link.key.0 || matches!(link.peer, Peer::Follower(_));
+    let lower = endpoint.id().as_bytes() < &link.key.0;
     let mut current = link.current.subscribe();
     let mut backoff = DIAL_BACKOFF_MIN;
     let mut quiet = false;
@@ -261,17 +275,23 @@ async fn dial<I: Inbound>(protocol: ConsensusProtocol<I>, endpoint: Endpoint, li
             if current.changed().await.is_err() {
                 return;
             }
+            let we_dial = lower || matches!(link.peer(), Peer::Follower(_));
             if !link.is_connected() && !we_dial {
                 tokio::time::sleep(DIAL_COURTESY).await;
             }
             continue;
         }
+        let addresses = link.addresses();
+        if addresses.is_empty() {
+            link.is_dialled.store(false, Ordering::Release);
+            return;
+        }
         let mut addr = EndpointAddr::new(id);
-        for address in &link.addresses {
+        for address in &addresses {
             match tokio::net::lookup_host(address).await {
                 Ok(found) => addr = found.fold(addr, EndpointAddr::with_ip_addr),
                 Err(error) => {
-                    tracing::warn!(peer = %link.name, %address, %error, "cannot resolve the address of a peer")
+                    tracing::warn!(peer = %link.name(), %address, %error, "cannot resolve the address of a peer")
                 }
             }
         }
@@ -288,7 +308,7 @@ async fn dial<I: Inbound>(protocol: ConsensusProtocol<I>, endpoint: Endpoint, li
                         |_| "no answer".to_owned(),
                         |r| r.map_or_else(|e| format!("{e:#}"), |_| String::new()),
                     );
-                    tracing::info!(peer = %link.name, %error, "cannot reach a peer; trying on");
+                    tracing::info!(peer = %link.name(), %error, "cannot reach a peer; trying on");
                 }
                 // Jitter keeps nodes that lost each other at one moment from dialling at one moment.
                 let jitter = rand::random_range(0.5..1.0);
@@ -351,7 +371,6 @@ async fn write_connection(
             .into_iter()
             .flat_map(|frame| [frame.head, frame.body])
             .collect();
-        link.sent_bytes
-            .fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+        link.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

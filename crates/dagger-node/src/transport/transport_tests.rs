@@ -27,7 +27,7 @@ struct Collector {
 }
 
 impl Directory for Collector {
-    fn machine_of(&self, node_key: &Key) -> Option<String> {
+    fn name_of(&self, node_key: &Key) -> Option<String> {
         (self.machine.as_ref() == Some(node_key)).then(|| "machine".into())
     }
 }
@@ -307,6 +307,7 @@ fn frames_decode_strictly() {
         Frame::HeartbeatAck {
             machine: 1,
             seq: 2,
+            epoch: 4,
             round: 3,
         },
         Frame::Consensus(Bytes::from_static(b"abc")),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use dagger_ledger::{
-    AccountCreate, Action, Genesis, GenesisOperator, Key as PublicKey, Parameters,
+    AccountCreate, Action, Genesis, GenesisOperator, Key as PublicKey, OperatorAdd, Parameters,
     SignedTransaction, Transaction, chain_id,
 };
 use dagger_node::{
@@ -100,6 +100,41 @@ impl Network {
             operator_keys,
             nodes: (0..n).map(|_| None).collect(),
         }
+    }
+
+    /// A data directory for one more operator, who has no seat yet. Returns what the others vote on.
+    pub fn newcomer(&mut self) -> OperatorAdd {
+        let i = self.nodes.len();
+        let listen = free_addresses(1)[0];
+        let keys = self.node_dir(i).join("keys");
+        let [operator, node, consensus] =
+            [KeyKind::Operator, KeyKind::Node, KeyKind::Consensus].map(Key::generate);
+        node.save_new(&keys.join("node.json")).unwrap();
+        consensus.save_new(&keys.join("consensus.json")).unwrap();
+        let text = fs::read(self.node_dir(0).join("genesis.json")).unwrap();
+        fs::write(self.node_dir(i).join("genesis.json"), text).unwrap();
+        let mut config = NodeConfig::load(&self.node_dir(0)).unwrap();
+        config.data_dir = self.node_dir(i);
+        config.listen = listen;
+        config.save().unwrap();
+        let add = OperatorAdd {
+            name: format!("op-{i}"),
+            operator_key: PublicKey(operator.public()),
+            consensus_key: PublicKey(consensus.public()),
+            node_key: PublicKey(node.public()),
+            weight: 1,
+            address: Some(listen.to_string()),
+        };
+        self.operator_keys.push(operator);
+        self.nodes.push(None);
+        add
+    }
+
+    /// Changes a node's settings before it starts.
+    pub fn configure(&self, i: usize, change: impl FnOnce(&mut NodeConfig)) {
+        let mut config = self.config(i);
+        change(&mut config);
+        config.save().unwrap();
     }
 
     pub fn node_dir(&self, i: usize) -> PathBuf {

@@ -1,0 +1,22 @@
+//! Catching up by state: how a node that is far behind, or new, gets to the present epoch.
+//!
+//! It asks peers how the epochs since its own ended. Each end names the next committee and is signed by a quorum of the
+//! one before, so the chain proves itself from the genesis file on. Then it fetches the ledger as it stood where the last
+//! of them ended, in chunks, from all peers that have it, and believes it only if its root is the certified one.
+//!
+//! What must not live here: events (the replica fetches those), and when a snapshot is needed (it says so).
+
+mod fetch;
+mod install;
+mod serve;
+mod wire;
+
+#[cfg(test)]
+mod catchup_tests;
+
+pub(crate) use fetch::fetch;
+pub(crate) use install::Catchup;
+pub(crate) use serve::CatchupProtocol;
+
+/// Names the protocol in the QUIC handshake.
+pub const ALPN: &[u8] = b"dagger/catchup/1";

@@ -1,0 +1,180 @@
+//! The serving side: ends of epochs and the ledger at an epoch's start, from this node's disk.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use dagger_ledger::Key;
+use iroh::{
+    endpoint::{Connection, RecvStream, SendStream, VarInt},
+    protocol::{AcceptError, ProtocolHandler},
+};
+use shadowgraph::Epoch;
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::wire::{Answer, ENDS_MAX, Manifest, Request, WireError, read_request, write_answer};
+use crate::{
+    error::NodeError,
+    store::{Epochs, Snapshots},
+};
+
+/// Requests answered at once over all peers; further ones wait.
+const ANSWERED_MAX: usize = 8;
+/// Streams of one connection served at once.
+const STREAMS_MAX: usize = 8;
+/// How long a peer may take with its request or with taking the answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CLOSE_STRANGER: VarInt = VarInt::from_u32(1);
+
+/// Says whether the node with a key may ask.
+pub(crate) type Admission = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
+
+/// A snapshot in memory while peers fetch it.
+#[derive(Clone)]
+struct Held {
+    manifest: Arc<Manifest>,
+    transactions: u64,
+    body: Bytes,
+}
+
+/// Handles [`super::ALPN`].
+#[derive(Clone)]
+pub(crate) struct CatchupProtocol {
+    epochs: Epochs,
+    snapshots: Snapshots,
+    admission: Admission,
+    answered: Arc<Semaphore>,
+    held: Arc<Mutex<Option<Held>>>,
+}
+
+impl fmt::Debug for CatchupProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CatchupProtocol")
+    }
+}
+
+impl ProtocolHandler for CatchupProtocol {
+    async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        if !(self.admission)(&Key(*connection.remote_id().as_bytes())) {
+            connection.close(
+                CLOSE_STRANGER,
+                b"not a member, not a machine, not in [peers]",
+            );
+            return Ok(());
+        }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        loop {
+            let Ok(stream) = Arc::clone(&streams).acquire_owned().await else {
+                return Ok(());
+            };
+            let Ok((send, recv)) = connection.accept_bi().await else {
+                self.let_go();
+                return Ok(());
+            };
+            let this = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = this.serve(send, recv).await {
+                    tracing::debug!(%error, "a peer that catches up was not answered");
+                }
+                drop(stream);
+            });
+        }
+    }
+}
+
+impl CatchupProtocol {
+    /// Serves what is on disk to those that `admission` lets in.
+    pub fn new(epochs: Epochs, snapshots: Snapshots, admission: Admission) -> Self {
+        Self {
+            epochs,
+            snapshots,
+            admission,
+            answered: Arc::new(Semaphore::new(ANSWERED_MAX)),
+            held: Arc::default(),
+        }
+    }
+
+    async fn serve(&self, mut send: SendStream, mut recv: RecvStream) -> Result<(), WireError> {
+        let slow = |_| WireError::Connection("the peer is too slow".into());
+        let request = timeout(PATIENCE, read_request(&mut recv))
+            .await
+            .map_err(slow)??;
+        let _permit = self.answered.acquire().await.expect("never closed");
+        let this = self.clone();
+        let read = tokio::task::spawn_blocking(move || this.answer(&request)).await;
+        let answer = read
+            .map_err(WireError::connection)?
+            .map_err(WireError::connection)?;
+        timeout(PATIENCE, write_answer(&mut send, &answer))
+            .await
+            .map_err(slow)?
+    }
+
+    /// What this node has of what is asked for.
+    pub fn answer(&self, request: &Request) -> Result<Answer, NodeError> {
+        Ok(match request {
+            Request::Ends(from) => {
+                let mut ends = Vec::new();
+                for epoch in (*from..).take(ENDS_MAX) {
+                    match self.epochs.end(Epoch(epoch))? {
+                        Some(end) => ends.push(end),
+                        None => break,
+                    }
+                }
+                Answer::Ends(ends)
+            }
+            Request::Manifest(epoch) => {
+                let held = self.hold(*epoch)?;
+                Answer::Manifest(held.map(|h| ((*h.manifest).clone(), h.transactions)))
+            }
+            Request::Chunk { epoch, index } => Answer::Chunk(self.chunk(*epoch, *index)?),
+        })
+    }
+
+    fn chunk(&self, epoch: u64, index: u32) -> Result<Option<Vec<u8>>, NodeError> {
+        let Some(held) = self.hold(epoch)? else {
+            return Ok(None);
+        };
+        if index as usize >= held.manifest.chunks.len() {
+            return Ok(None);
+        }
+        let range = held.manifest.range(index);
+        let at = |byte: u64| usize::try_from(byte).expect("the body is in memory");
+        Ok(Some(held.body[at(range.start)..at(range.end)].to_vec()))
+    }
+
+    /// The ledger at the start of an epoch; one is kept in memory while peers fetch it.
+    fn hold(&self, epoch: u64) -> Result<Option<Held>, NodeError> {
+        let mut held = self.held.lock().expect("no holder panics");
+        if let Some(found) = held.as_ref().filter(|h| h.manifest.epoch == epoch) {
+            return Ok(Some(found.clone()));
+        }
+        let Some(before) = epoch.checked_sub(1) else {
+            return Ok(None);
+        };
+        // Only what a quorum has certified is worth fetching.
+        let Some(end) = self.epochs.end(Epoch(before))? else {
+            return Ok(None);
+        };
+        let commit = end.certificate.checkpoint.commit.0;
+        let Some(snapshot) = self.snapshots.epoch_start(commit)? else {
+            return Ok(None);
+        };
+        let manifest = Manifest::of(epoch, commit, &snapshot.body);
+        let found = Held {
+            manifest: Arc::new(manifest),
+            transactions: snapshot.transactions,
+            body: snapshot.body.into(),
+        };
+        *held = Some(found.clone());
+        Ok(Some(found))
+    }
+
+    /// A connection has ended: memory is given back (another peer that still fetches has it read again).
+    fn let_go(&self) {
+        *self.held.lock().expect("no holder panics") = None;
+    }
+}

@@ -1,0 +1,169 @@
+//! A start: the logs on disk, epoch after epoch, fed to a replica, and what follows from them to the executor.
+
+use shadowgraph::{Config, Epoch, EpochEnd, Output, Recovery, Replica, SigningKey, VerifiedEvent};
+
+use super::turn::halted;
+use crate::{
+    error::NodeError,
+    executor::{Executed, Executor},
+    handle::Shared,
+    store::{Epochs, EventLog},
+};
+
+/// What a replica is made of, apart from its logs.
+pub(crate) struct Origin {
+    /// The configuration of the first epoch.
+    pub genesis: Config,
+    /// The key that this node signs with where it has a seat.
+    pub signer: Option<SigningKey>,
+}
+
+/// A replica at the end of its logs.
+pub(crate) struct Recovered {
+    pub replica: Replica,
+    /// The log of the epoch that it is in.
+    pub log: EventLog,
+    /// Events read.
+    pub events: u64,
+}
+
+impl Origin {
+    /// A recovery that begins with the epoch after `before`.
+    fn recovery(&self, before: Option<&EpochEnd>, now_ms: u64) -> Recovery {
+        let mut config = self.genesis.clone();
+        if let Some(end) = before {
+            config.start = end.start();
+            config.committee = end.next.clone();
+        }
+        let key = self.signer.as_ref().map(SigningKey::public);
+        config.me = key.and_then(|key| config.committee.seat(&key));
+        match (config.me, self.signer.clone()) {
+            (Some(_), signer) => Recovery::new(config, signer, now_ms),
+            (None, signer) => {
+                let mut recovery = Recovery::new(config, None, now_ms);
+                if let Some(key) = signer {
+                    recovery.hold_key(key);
+                }
+                recovery
+            }
+        }
+    }
+}
+
+/// Reads the logs back, from the epoch that the ledger is in to the present one.
+///
+/// # Errors
+/// `E_HISTORY_MISSING` if they do not lead from the one to the other; `E_STORE_DAMAGED`, `E_IO`, `E_DIVERGED`, `E_DUPLICATE_KEY`.
+pub(crate) fn recover(
+    origin: &Origin,
+    shared: &Shared,
+    epochs: &Epochs,
+    executor: &mut Executor,
+) -> Result<Recovered, NodeError> {
+    let present = match epochs.last_end()? {
+        Some(end) => end.next.epoch(),
+        None => Epoch(0),
+    };
+    let reached = shared.ledger_epoch();
+    let missing = || NodeError::HistoryMissing {
+        from: reached.0,
+        to: present.0,
+    };
+    // A state one epoch ahead was executed, and the certificate had not come yet.
+    if reached.0 > present.0 + 1 {
+        return Err(missing());
+    }
+    let first = reached.min(present);
+    let before = match first.0.checked_sub(1) {
+        Some(before) => epochs.end(Epoch(before))?,
+        None => None,
+    };
+    let mut reading = Reading {
+        recovery: origin.recovery(before.as_ref(), shared.clock.now_ms()),
+        events: 0,
+        end: None,
+    };
+    let mut epoch = first;
+    loop {
+        shared.enter_epoch(reading.recovery.committee().clone());
+        let log = epochs.log(epoch)?;
+        reading.log(&log, shared, executor)?;
+        let kept = epochs.end(epoch)?;
+        if let (None, Some(end)) = (&reading.end, &kept) {
+            // The log alone may lack the votes.
+            reading.recovery.ended(end.clone());
+            reading.outputs(shared, executor)?;
+        }
+        match reading.end.take() {
+            Some(end) => {
+                if kept.is_none() {
+                    epochs.save_end(&end)?;
+                }
+                epoch = end.next.epoch();
+            }
+            None if kept.is_some() => return Err(missing()),
+            None => {
+                return Ok(Recovered {
+                    replica: reading.recovery.finish(shared.clock.now_ms()),
+                    log,
+                    events: reading.events,
+                });
+            }
+        }
+    }
+}
+
+/// A recovery in the middle of its logs.
+struct Reading {
+    recovery: Recovery,
+    events: u64,
+    /// Set when what was read ends its epoch.
+    end: Option<EpochEnd>,
+}
+
+impl Reading {
+    fn log(
+        &mut self,
+        log: &EventLog,
+        shared: &Shared,
+        executor: &mut Executor,
+    ) -> Result<(), NodeError> {
+        for record in log.replay()? {
+            let (key, bytes) = record?;
+            let event = VerifiedEvent::from_own_log(bytes).map_err(|e| {
+                NodeError::Internal(format!(
+                    "the event log holds an event of round {} that does not decode: {e}",
+                    key.round
+                ))
+            })?;
+            self.events += 1;
+            self.recovery.replay(event);
+            self.outputs(shared, executor)?;
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self, shared: &Shared, executor: &mut Executor) -> Result<(), NodeError> {
+        while let Some(output) = self.recovery.poll_output() {
+            match output {
+                Output::Commit(commit) => {
+                    if let Some(executed) = executor.commit(&commit, true)? {
+                        let Executed {
+                            commit,
+                            outcomes_root,
+                            state_root,
+                            next,
+                        } = executed;
+                        self.recovery
+                            .executed(commit, outcomes_root, state_root, next);
+                    }
+                }
+                Output::Certificate(certificate) => executor.certified(certificate)?,
+                Output::EpochEnded(end) => self.end = Some(end),
+                Output::Halt(reason) => return Err(halted(shared, reason)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

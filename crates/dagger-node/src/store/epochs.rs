@@ -1,0 +1,183 @@
+//! The epochs of a data directory: one directory for each, with its event log and, once it has ended, the proof of that.
+//!
+//! ```text
+//! events/<epoch>/00000001.seg ...   the log; gone once pruned
+//! events/<epoch>/end                magic 8 | format u32 | BLAKE3 of the body 32 | body (an EpochEnd, borsh); kept for ever
+//! ```
+//! The epoch after the last end of an unbroken chain from 0 is the present one.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use shadowgraph::{Epoch, EpochEnd};
+
+use super::{EventLog, LogReader, Options, record::array};
+use crate::{data_dir::write_atomically, error::NodeError};
+
+const END_FILE: &str = "end";
+const MAGIC: &[u8; 8] = b"DAGREEND";
+const FORMAT: u32 = 1;
+const HEAD_BYTES: usize = 8 + 4 + 32;
+
+/// The epochs on disk. Cheap to clone; there is one writer, guarded by the data directory's lock.
+#[derive(Clone)]
+pub struct Epochs {
+    dir: PathBuf,
+    chain_id: [u8; 32],
+    options: Options,
+    readers: Arc<Mutex<BTreeMap<u64, LogReader>>>,
+}
+
+impl Epochs {
+    /// Opens the directory, making it if need be.
+    ///
+    /// # Errors
+    /// `E_IO`, `E_DISK_FULL`.
+    pub fn open(dir: &Path, chain_id: [u8; 32], options: Options) -> Result<Self, NodeError> {
+        fs::create_dir_all(dir).map_err(|e| NodeError::io("create", dir, e))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            chain_id,
+            options,
+            readers: Arc::default(),
+        })
+    }
+
+    fn path(&self, epoch: Epoch) -> PathBuf {
+        self.dir.join(format!("{:010}", epoch.0))
+    }
+
+    /// The log of an epoch, for writing; an empty one if there is none yet.
+    ///
+    /// # Errors
+    /// As [`EventLog::open`].
+    pub fn log(&self, epoch: Epoch) -> Result<EventLog, NodeError> {
+        let (log, _) = EventLog::open(&self.path(epoch), self.chain_id, self.options)?;
+        let mut readers = self.readers.lock().expect("no holder panics");
+        readers.insert(epoch.0, log.reader());
+        Ok(log)
+    }
+
+    /// A reader of an epoch's log; `None` if it was pruned or never there.
+    ///
+    /// # Errors
+    /// As [`EventLog::open`].
+    pub fn reader(&self, epoch: Epoch) -> Result<Option<LogReader>, NodeError> {
+        let mut readers = self.readers.lock().expect("no holder panics");
+        if let Some(reader) = readers.get(&epoch.0) {
+            return Ok(Some(reader.clone()));
+        }
+        if !self.has_log(epoch) {
+            return Ok(None);
+        }
+        // An ended epoch's log has no writer any more.
+        let (log, _) = EventLog::open(&self.path(epoch), self.chain_id, self.options)?;
+        readers.insert(epoch.0, log.reader());
+        Ok(Some(log.reader()))
+    }
+
+    /// Whether the epoch's log is there.
+    pub fn has_log(&self, epoch: Epoch) -> bool {
+        let entries = fs::read_dir(self.path(epoch)).into_iter().flatten();
+        entries.flatten().any(|e| e.file_name() != END_FILE)
+    }
+
+    /// Keeps the proof that an epoch ended: on disk when this returns.
+    ///
+    /// # Errors
+    /// `E_IO`, `E_DISK_FULL`.
+    pub fn save_end(&self, end: &EpochEnd) -> Result<(), NodeError> {
+        let dir = self.path(end.epoch());
+        fs::create_dir_all(&dir).map_err(|e| NodeError::io("create", &dir, e))?;
+        let body = borsh::to_vec(end).expect("an epoch's end encodes");
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&checksum(&body));
+        bytes.extend_from_slice(&body);
+        write_atomically(&dir.join(END_FILE), &bytes)?;
+        let synced = fs::File::open(&self.dir).and_then(|d| d.sync_all());
+        synced.map_err(|e| NodeError::io("sync", &self.dir, e))
+    }
+
+    /// How an epoch ended, if it did.
+    ///
+    /// # Errors
+    /// `E_STORE_DAMAGED`, `E_NEWER_FORMAT`, `E_IO`.
+    pub fn end(&self, epoch: Epoch) -> Result<Option<EpochEnd>, NodeError> {
+        let path = self.path(epoch).join(END_FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(NodeError::io("read", &path, e)),
+        };
+        let damaged = || NodeError::StoreDamaged {
+            path: path.clone(),
+            offset: 0,
+            detail: "this is not the proof of an epoch's end that was written there".into(),
+        };
+        if bytes.len() < HEAD_BYTES || &bytes[..8] != MAGIC {
+            return Err(damaged());
+        }
+        let format = u32::from_le_bytes(array(&bytes[8..12]));
+        if format > FORMAT {
+            return Err(NodeError::NewerFormat {
+                path,
+                found: format,
+                known: FORMAT,
+            });
+        }
+        let body = &bytes[HEAD_BYTES..];
+        let end: Option<EpochEnd> = borsh::from_slice(body).ok();
+        let whole = checksum(body) == array::<32>(&bytes[12..44]);
+        end.filter(|end| whole && end.epoch() == epoch)
+            .map(Some)
+            .ok_or_else(damaged)
+    }
+
+    /// How the last ended epoch ended; `None` in the first epoch.
+    ///
+    /// # Errors
+    /// As [`Self::end`].
+    pub fn last_end(&self) -> Result<Option<EpochEnd>, NodeError> {
+        let ended = (0..).take_while(|e| self.path(Epoch(*e)).join(END_FILE).exists());
+        match ended.last() {
+            Some(epoch) => self.end(Epoch(epoch)),
+            None => Ok(None),
+        }
+    }
+
+    /// Removes the logs of all epochs before `first_kept`; their ends stay. Returns how many it removed.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub fn prune(&self, first_kept: Epoch) -> Result<u64, NodeError> {
+        let mut pruned = 0;
+        for epoch in (0..first_kept.0).map(Epoch) {
+            if !self.has_log(epoch) {
+                continue;
+            }
+            self.readers
+                .lock()
+                .expect("no holder panics")
+                .remove(&epoch.0);
+            let dir = self.path(epoch);
+            for entry in fs::read_dir(&dir).map_err(|e| NodeError::io("list", &dir, e))? {
+                let entry = entry.map_err(|e| NodeError::io("list", &dir, e))?;
+                if entry.file_name() != END_FILE {
+                    let path = entry.path();
+                    fs::remove_file(&path).map_err(|e| NodeError::io("remove", &path, e))?;
+                }
+            }
+            pruned += 1;
+        }
+        Ok(pruned)
+    }
+}
+
+fn checksum(body: &[u8]) -> [u8; 32] {
+    blake3::derive_key("dagger epoch end file v1", body)
+}

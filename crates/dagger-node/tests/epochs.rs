@@ -1,0 +1,187 @@
+//! Epochs over real endpoints: they end under load, operators join and leave, nodes that were away come back. Three of the
+//! tests are named after faults of the network this design comes from.
+
+mod support;
+
+use std::time::Duration;
+
+use dagger_ledger::{Action, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote};
+use dagger_node::config::Retain;
+use support::{Network, until};
+
+/// Epochs of this many transactions.
+fn epochs_of(transactions: u64) -> Parameters {
+    Parameters {
+        epoch_transactions: transactions,
+        ..Parameters::default()
+    }
+}
+
+fn epoch(network: &Network, i: usize) -> u64 {
+    network.handle(i).status().consensus.epoch
+}
+
+/// Opens accounts `<prefix>-0..count` through the nodes `through` in turn.
+async fn load(network: &Network, prefix: &str, count: usize, through: &[usize]) -> u64 {
+    let mut last = 0;
+    for n in 0..count {
+        let node = through[n % through.len()];
+        let status = network
+            .execute(node, network.account(through[0], &format!("{prefix}-{n}")))
+            .await;
+        last = last.max(status.commit.unwrap().index);
+    }
+    last
+}
+
+fn accounts(network: &Network, i: usize) -> usize {
+    network.handle(i).read(|l| l.accounts().count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_network_does_not_deadlock_at_epoch_boundaries() {
+    let mut network = Network::new(4, epochs_of(5));
+    network.start_all().await;
+    let last = load(&network, "a", 40, &[0, 1, 2, 3]).await;
+    network.common_root(last).await;
+    until("several epochs", || (0..4).all(|i| epoch(&network, i) >= 3)).await;
+    assert!((0..4).all(|i| accounts(&network, i) == 40));
+    // Everything stops, and comes back from what is on disk.
+    let before = epoch(&network, 0);
+    network.stop_all().await;
+    network.start_all().await;
+    let last = load(&network, "b", 10, &[0, 1, 2, 3]).await;
+    network.common_root(last).await;
+    assert!((0..4).all(|i| accounts(&network, i) == 50 && epoch(&network, i) >= before));
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_catches_up_after_load_although_the_logs_it_lacks_are_gone() {
+    let mut network = Network::new(4, epochs_of(5));
+    for i in 0..4 {
+        network.configure(i, |config| config.store.retain = Retain::Epochs(0));
+    }
+    network.start_all().await;
+    load(&network, "before", 2, &[0, 1, 2, 3]).await;
+    network.stop(3).await;
+    let away = epoch(&network, 0);
+    let mut n = 0;
+    while epoch(&network, 0) < away + 5 {
+        load(&network, &format!("away-{n}"), 3, &[0, 1, 2]).await;
+        n += 1;
+    }
+    network.start(3).await;
+    until("the returned node", || epoch(&network, 3) > away + 3).await;
+    let last = load(&network, "after", 8, &[0, 1, 2, 3]).await;
+    network.common_root(last).await;
+    assert_eq!(accounts(&network, 3), 2 + 3 * n + 8);
+    network.stop_all().await;
+}
+
+async fn admit(network: &Network, change: ProposedChange, voters: &[usize]) {
+    let propose = Action::Propose(Propose { change });
+    let status = network
+        .execute(voters[0], network.sign(voters[0], propose))
+        .await;
+    let digest = status.digest.parse().unwrap();
+    let proposal = network.handle(voters[0]).commits(1, usize::MAX);
+    let outcomes = proposal.iter().flat_map(|c| &c.outcomes);
+    let mut subjects = outcomes.filter(|o| o.digest == digest);
+    let Some(Subject::Proposal(proposal)) = subjects.next().unwrap().subject else {
+        panic!("a proposal has a number");
+    };
+    for voter in &voters[1..] {
+        let vote = Action::Vote(Vote {
+            proposal,
+            approve: true,
+        });
+        network.execute(*voter, network.sign(*voter, vote)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_joins_by_snapshot_under_load_and_another_leaves() {
+    let mut network = Network::new(4, epochs_of(12));
+    for i in 0..4 {
+        network.configure(i, |config| config.store.retain = Retain::Epochs(0));
+    }
+    network.start_all().await;
+    let add = network.newcomer();
+    let mut executed = 30;
+    load(&network, "before", executed, &[0, 1, 2, 3]).await;
+    admit(&network, ProposedChange::OperatorAdd(add), &[0, 1, 2]).await;
+    network.start(4).await;
+    until("the fifth seat", || {
+        network.handle(4).status().seat.is_some()
+    })
+    .await;
+    load(&network, "five", 10, &[0, 1, 2, 3, 4]).await;
+    executed += 10;
+    let through = network
+        .execute(4, network.account(1, "through-the-fifth"))
+        .await;
+    executed += 1;
+    assert_eq!(through.event.unwrap().event.creator_name, "op-4");
+    // The first one leaves; its node follows on without a seat.
+    let leave = Action::OperatorLeave(OperatorLeave {});
+    network.execute(1, network.sign(0, leave)).await;
+    until("the first seat to go", || {
+        (0..5).all(|i| network.handle(i).status().consensus.members.len() == 4)
+            && network.handle(0).status().seat.is_none()
+    })
+    .await;
+    let last = load(&network, "four", 10, &[1, 2, 3, 4]).await;
+    executed += 10;
+    network.stop(0).await;
+    let last = last.max(load(&network, "without", 5, &[1, 2, 3, 4]).await);
+    executed += 5;
+    network.common_root(last).await;
+    assert!((1..5).all(|i| accounts(&network, i) == executed));
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_of_one_grows_to_four() {
+    let mut network = Network::new(1, Parameters::default());
+    network.start_all().await;
+    load(&network, "one", 3, &[0]).await;
+    for seats in 1..4 {
+        let add = network.newcomer();
+        let voters: Vec<usize> = (0..seats).collect();
+        admit(&network, ProposedChange::OperatorAdd(add), &voters).await;
+        network.start(seats).await;
+        until("one more seat", || {
+            (0..=seats).all(|i| network.handle(i).status().seat.is_some())
+        })
+        .await;
+    }
+    let last = load(&network, "four", 8, &[0, 1, 2, 3]).await;
+    network.common_root(last).await;
+    assert!((0..4).all(|i| accounts(&network, i) == 11));
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
+    let mut network = Network::new(4, epochs_of(5));
+    network.start_all().await;
+    load(&network, "before", 6, &[0, 1, 2, 3]).await;
+    network.stop(3).await;
+    let gone = network.handle(0).read(dagger_ledger::Ledger::commit_index);
+    load(&network, "away", 15, &[0, 1, 2]).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // What counts as presence is events in commits: of the absent seat none is left after a while.
+    let status = network.handle(0).status();
+    let absent = status.consensus.members.iter().find(|m| m.name == "op-3");
+    let present = status.consensus.members.iter().find(|m| m.name == "op-1");
+    assert!(network.handle(0).read(dagger_ledger::Ledger::commit_index) > gone);
+    assert!(
+        status
+            .peers
+            .iter()
+            .any(|p| p.name == "op-3" && !p.connected)
+    );
+    assert!(absent.unwrap().round < present.unwrap().round, "{status:?}");
+    network.stop_all().await;
+}

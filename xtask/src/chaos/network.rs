@@ -1,0 +1,498 @@
+//! The nodes as processes: founded, started, struck, asked, stopped. Everything goes through the `dagger` command, as an
+//! operator would do it; a fault that no signal can bring about is written to the node's faults file.
+
+use crate::shell;
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a node may take to serve after a start, or a vote to take effect.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Transactions of an epoch: a run lives through many.
+const EPOCH_TRANSACTIONS: u64 = 150;
+/// Bytes of the small disk.
+const SMALL_DISK: &str = "size=64m";
+
+struct Node {
+    name: String,
+    data: PathBuf,
+    api: String,
+    child: Option<Child>,
+    /// Milliseconds that its clock is off, and the node keys it does not hear.
+    clock_ms: i64,
+    deaf_to: Vec<String>,
+}
+
+/// A way for a client to open accounts: a node, and an operator that pays.
+#[derive(Clone)]
+pub struct Way {
+    dagger: PathBuf,
+    api: String,
+    key: PathBuf,
+}
+
+impl Way {
+    /// Whether the transaction was acknowledged as executed.
+    pub fn open_account(&self, name: &str) -> bool {
+        // Any key will do, as long as no other account has it.
+        let key = hex_key(name);
+        let mut command = Command::new(&self.dagger);
+        command.args(["--api", &self.api, "--key"]).arg(&self.key);
+        command.args(["operator", "sponsor", name, &key]);
+        let done = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        done.is_ok_and(|status| status.success())
+    }
+}
+
+/// The public key of a seed that follows from a name.
+fn hex_key(name: &str) -> String {
+    let seed = blake3::derive_key("dagger chaos account key v1", name.as_bytes());
+    hex::encode(
+        ed25519_consensus::SigningKey::from(seed)
+            .verification_key()
+            .to_bytes(),
+    )
+}
+
+/// Where a node stands.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Point {
+    pub epoch: u64,
+    pub commit: u64,
+    pub state_root: String,
+    pub certified: bool,
+}
+
+/// The nodes of a run.
+pub struct Network {
+    dagger: PathBuf,
+    dir: PathBuf,
+    nodes: Vec<Node>,
+    /// Who has a seat.
+    members: Vec<usize>,
+    small_disk: Option<usize>,
+}
+
+impl Network {
+    /// Makes keys, genesis and settings of `count` operators.
+    pub fn found(dagger: &Path, dir: &Path, count: usize) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut network = Self {
+            dagger: dagger.to_owned(),
+            dir: dir.to_owned(),
+            nodes: Vec::new(),
+            members: (0..count).collect(),
+            small_disk: None,
+        };
+        network.make_small_disk();
+        let mut create = network.dagger();
+        create.args(["genesis", "create", "--network", "chaos", "--out"]);
+        create.arg(dir.join("made.json"));
+        for _ in 0..count {
+            let card = network.make_node()?;
+            create.arg(card);
+        }
+        shell::output(&mut create)?;
+        let mut genesis: Value = serde_json::from_slice(&fs::read(dir.join("made.json"))?)?;
+        genesis["parameters"]["epoch_transactions"] = json!(EPOCH_TRANSACTIONS);
+        fs::write(network.genesis(), serde_json::to_vec_pretty(&genesis)?)?;
+        for node in 0..count {
+            network.init(node, true)?;
+        }
+        Ok(network)
+    }
+
+    fn dagger(&self) -> Command {
+        let mut command = Command::new(&self.dagger);
+        for name in ["DAGGER_API", "DAGGER_KEY", "DAGGER_CONFIG_DIR", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn genesis(&self) -> PathBuf {
+        self.dir.join("genesis.json")
+    }
+
+    /// The first node's directory is a small file system, where this process may mount one.
+    fn make_small_disk(&mut self) {
+        let dir = self.dir.join("node-0");
+        let mounted = fs::create_dir_all(&dir).is_ok()
+            && Command::new("mount")
+                .args(["-t", "tmpfs", "-o", SMALL_DISK, "dagger-chaos"])
+                .arg(&dir)
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success());
+        if mounted {
+            self.small_disk = Some(0);
+        } else {
+            println!("no small file system can be mounted here: no disk will fill up");
+        }
+    }
+
+    /// Makes one more data directory; returns its card.
+    fn make_node(&mut self) -> Result<PathBuf> {
+        let at = self.nodes.len();
+        let data = self.dir.join(format!("node-{at}"));
+        let tcp = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        self.nodes.push(Node {
+            name: format!("op-{at}"),
+            data: data.clone(),
+            api: format!("http://127.0.0.1:{tcp}"),
+            child: None,
+            clock_ms: 0,
+            deaf_to: Vec::new(),
+        });
+        self.init(at, false)?;
+        Ok(data.join("card.json"))
+    }
+
+    fn init(&self, at: usize, with_genesis: bool) -> Result<()> {
+        let node = &self.nodes[at];
+        let udp_file = self.dir.join(format!("udp-{at}"));
+        let udp = match fs::read_to_string(&udp_file) {
+            Ok(port) => port,
+            Err(_) => {
+                let port = UdpSocket::bind("127.0.0.1:0")?
+                    .local_addr()?
+                    .port()
+                    .to_string();
+                fs::write(&udp_file, &port)?;
+                port
+            }
+        };
+        let udp = format!("127.0.0.1:{udp}");
+        let mut init = self.dagger();
+        init.args(["node", "init", "--name", &node.name, "--data"])
+            .arg(&node.data);
+        init.args(["--address", &udp, "--listen", &udp, "--api-listen"]);
+        init.arg(node.api.trim_start_matches("http://"));
+        if with_genesis {
+            init.arg("--genesis").arg(self.genesis());
+        }
+        shell::output(&mut init)?;
+        if with_genesis {
+            let file = node.data.join("node.toml");
+            let text = fs::read_to_string(&file)?.replace("machine = true", "machine = false");
+            fs::write(&file, format!("faults = \"faults.json\"\n{text}"))?;
+            self.write_faults(at)?;
+        }
+        Ok(())
+    }
+
+    /// The nodes that have a seat.
+    pub fn members(&self) -> Vec<usize> {
+        self.members.clone()
+    }
+
+    /// The node whose disk can be filled.
+    pub fn small_disk(&self) -> Option<usize> {
+        self.small_disk.filter(|node| self.members.contains(node))
+    }
+
+    /// Every member's node, each with its operator's key.
+    pub fn ways(&self) -> Vec<Way> {
+        let way = |node: &usize| Way {
+            dagger: self.dagger.clone(),
+            api: self.nodes[*node].api.clone(),
+            key: self.nodes[*node].data.join("keys/operator.json"),
+        };
+        self.members.iter().map(way).collect()
+    }
+
+    pub fn start_all(&mut self) -> Result<()> {
+        for node in self.members() {
+            self.start(node)?;
+        }
+        self.until_ready()
+    }
+
+    fn until_ready(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        for node in self.members() {
+            while self.status(node).is_none_or(|s| s["state"] != "ready") {
+                if Instant::now() > deadline {
+                    bail!(
+                        "node {node} does not get ready; see {}",
+                        self.log(node).display()
+                    );
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&self, at: usize) -> PathBuf {
+        self.dir.join(format!("node-{at}.log"))
+    }
+
+    pub fn start(&mut self, at: usize) -> Result<()> {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log(at))?;
+        let mut run = self.dagger();
+        run.args(["node", "run", "--data"])
+            .arg(&self.nodes[at].data);
+        let child = run.stdout(Stdio::null()).stderr(log).spawn();
+        self.nodes[at].child = Some(child.context("cannot start a node")?);
+        Ok(())
+    }
+
+    fn signal(&self, at: usize, signal: Signal) -> Result<()> {
+        let child = self.nodes[at]
+            .child
+            .as_ref()
+            .context("the node does not run")?;
+        let pid = i32::try_from(child.id()).context("a process id")?;
+        Ok(kill(Pid::from_raw(pid), signal)?)
+    }
+
+    pub fn kill(&mut self, at: usize) -> Result<()> {
+        self.signal(at, Signal::SIGKILL)?;
+        self.reap(at)
+    }
+
+    pub fn terminate(&mut self, at: usize) -> Result<()> {
+        self.signal(at, Signal::SIGTERM)?;
+        self.reap(at)
+    }
+
+    fn reap(&mut self, at: usize) -> Result<()> {
+        if let Some(mut child) = self.nodes[at].child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    pub fn freeze(&self, at: usize, frozen: bool) -> Result<()> {
+        let signal = if frozen {
+            Signal::SIGSTOP
+        } else {
+            Signal::SIGCONT
+        };
+        self.signal(at, signal)
+    }
+
+    /// Parts these nodes from all others; none of them: heals.
+    pub fn part(&mut self, side: &[usize]) -> Result<()> {
+        let keys: Vec<String> = (0..self.nodes.len())
+            .map(|at| self.node_key(at))
+            .collect::<Result<_>>()?;
+        for at in 0..self.nodes.len() {
+            let inside = side.contains(&at);
+            let other = |other: &usize| side.contains(other) != inside && !side.is_empty();
+            self.nodes[at].deaf_to = (0..keys.len())
+                .filter(other)
+                .map(|o| keys[o].clone())
+                .collect();
+            self.write_faults(at)?;
+        }
+        Ok(())
+    }
+
+    fn node_key(&self, at: usize) -> Result<String> {
+        let card: Value =
+            serde_json::from_slice(&fs::read(self.nodes[at].data.join("card.json"))?)?;
+        Ok(card["node_key"].as_str().unwrap_or_default().to_owned())
+    }
+
+    pub fn shift_clock(&mut self, at: usize, by_ms: i64) -> Result<()> {
+        self.nodes[at].clock_ms = by_ms;
+        self.write_faults(at)
+    }
+
+    fn write_faults(&self, at: usize) -> Result<()> {
+        let node = &self.nodes[at];
+        let text = json!({"clock_ms": node.clock_ms, "deaf_to": node.deaf_to}).to_string();
+        // Beside the data: that disk may be full.
+        let (file, new) = (
+            self.faults_file(at),
+            self.dir.join(format!("faults-{at}.new")),
+        );
+        fs::write(&new, text)?;
+        fs::rename(&new, &file)?;
+        let link = node.data.join("faults.json");
+        if !link.exists() && node.data.join("node.toml").exists() {
+            std::os::unix::fs::symlink(&file, &link)?;
+        }
+        Ok(())
+    }
+
+    fn faults_file(&self, at: usize) -> PathBuf {
+        self.dir.join(format!("faults-{at}.json"))
+    }
+
+    pub fn fill_disk(&self, at: usize, full: bool) -> Result<()> {
+        let ballast = self.nodes[at].data.join("ballast");
+        if !full {
+            return Ok(fs::remove_file(ballast)?);
+        }
+        let mut file = fs::File::create(ballast)?;
+        let block = vec![1u8; 1 << 16];
+        while std::io::Write::write_all(&mut file, &block).is_ok() {}
+        Ok(())
+    }
+
+    /// A node that ended although nobody ended it.
+    pub fn unexpected_end(&mut self) -> Result<Option<String>> {
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let Some(child) = &mut node.child else {
+                continue;
+            };
+            if let Some(status) = child.try_wait()? {
+                let log = self.dir.join(format!("node-{at}.log"));
+                return Ok(Some(format!(
+                    "node {at} ended by itself ({status}); see {}",
+                    log.display()
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes back whatever may be left of a fault.
+    pub fn heal(&mut self) -> Result<()> {
+        self.part(&[])?;
+        for at in self.members() {
+            self.shift_clock(at, 0)?;
+        }
+        Ok(())
+    }
+
+    fn status(&self, at: usize) -> Option<Value> {
+        self.ask(at, &["node", "status"]).ok()
+    }
+
+    fn ask(&self, at: usize, words: &[&str]) -> Result<Value> {
+        let mut command = self.dagger();
+        command
+            .args(["--output", "json", "--api", &self.nodes[at].api])
+            .args(words);
+        Ok(serde_json::from_str(&shell::output(&mut command)?)?)
+    }
+
+    fn sign(&self, at: usize, words: &[&str]) -> Result<Value> {
+        let mut command = self.dagger();
+        command.args(["--output", "json", "--api", &self.nodes[at].api, "--key"]);
+        command
+            .arg(self.nodes[at].data.join("keys/operator.json"))
+            .args(words);
+        Ok(serde_json::from_str(&shell::output(&mut command)?)?)
+    }
+
+    /// Votes one more operator in, starts its node, and waits for its seat.
+    pub fn admit_one_more(&mut self) -> Result<()> {
+        self.until_ready()?;
+        let card = self.make_node()?;
+        let at = self.nodes.len() - 1;
+        self.init(at, true)?;
+        let card = card.to_string_lossy().into_owned();
+        let members = self.members();
+        self.sign(members[0], &["operator", "propose-add", &card])?;
+        let proposals = self.ask(members[0], &["operator", "proposals"])?;
+        let number = proposals[0]["id"].to_string();
+        for voter in &members[1..] {
+            // The last ones find it accepted already.
+            let _ = self.sign(*voter, &["operator", "vote", &number]);
+        }
+        self.start(at)?;
+        self.members.push(at);
+        self.until_seats()?;
+        println!("           op-{at} has joined");
+        Ok(())
+    }
+
+    /// The operator that has been there longest leaves; its node stops once its seat is gone.
+    pub fn let_one_leave(&mut self) -> Result<()> {
+        self.until_ready()?;
+        let at = self.members.remove(1);
+        let name = self.nodes[at].name.clone();
+        self.sign(at, &["operator", "leave", &name])?;
+        self.until_seats()?;
+        self.terminate(at)?;
+        println!("           {name} has left");
+        Ok(())
+    }
+
+    fn until_seats(&self) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        let seated = |at: &usize| {
+            self.status(*at).is_some_and(|status| {
+                let seats = status["consensus"]["members"]
+                    .as_array()
+                    .map_or(0, Vec::len);
+                status["seat"].is_u64() && seats == self.members.len()
+            })
+        };
+        while !self.members.iter().all(seated) {
+            if Instant::now() > deadline {
+                bail!("the new committee does not come about");
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    /// Where a node stands.
+    pub fn point(&self, at: usize) -> Option<Point> {
+        let status = self.status(at)?;
+        let checkpoint = &status["checkpoint"];
+        Some(Point {
+            epoch: status["consensus"]["epoch"].as_u64()?,
+            commit: checkpoint["commit"].as_u64()?,
+            state_root: checkpoint["state_root"].as_str()?.to_owned(),
+            certified: checkpoint["certified"].as_bool()?,
+        })
+    }
+
+    /// The names of all accounts that a node's ledger holds.
+    pub fn accounts(&self, at: usize) -> Result<Vec<String>> {
+        let accounts = self.ask(at, &["account", "list"])?;
+        let names = accounts.as_array().context("a list of accounts")?.iter();
+        Ok(names
+            .filter_map(|a| Some(a["name"].as_str()?.to_owned()))
+            .collect())
+    }
+
+    /// Ends all nodes.
+    pub fn stop_all(&mut self) {
+        for at in 0..self.nodes.len() {
+            if self.nodes[at].child.is_some() {
+                let _ = self.terminate(at);
+            }
+        }
+        self.unmount();
+    }
+
+    fn unmount(&mut self) {
+        if let Some(at) = self.small_disk.take() {
+            let _ = Command::new("umount").arg(&self.nodes[at].data).status();
+        }
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            if let Some(mut child) = node.child.take() {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+        // What a failed run left on the small disk is worth more than the memory: only a good run unmounts it.
+    }
+}
