@@ -1,6 +1,8 @@
 //! The forms and bounds of an action's values, as far as they need no ledger.
 
-use crate::action::{Action, KeyDelegate, Labels, OperatorKeys, ProposedChange, Report, VmCreate};
+use crate::action::{
+    Action, KeyDelegate, Labels, OperatorKeys, Placement, ProposedChange, Report, VmCreate,
+};
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
 
@@ -115,6 +117,11 @@ impl Action {
                 check_label(&a.vm).map_err(at("vm"))?;
                 sizes(a.vcpus, a.memory_mib, a.disk_mib)
             }
+            Action::VmPlace(a) => {
+                check_label(&a.vm).map_err(at("vm"))?;
+                placement(&a.placement)
+            }
+            Action::AccountAdopt(a) => check_label(&a.account).map_err(at("account")),
             Action::VmReport(a) => report(&a.report),
             Action::Attest(a) => {
                 if a.hears.len() + a.lost.len() > ATTEST_MACHINES_MAX {
@@ -149,14 +156,7 @@ fn vm_create(create: &VmCreate) -> Checked {
     {
         return Err((Code::KeepNeedsNoFailover, "on_isolation"));
     }
-    for names in create.placement.lists() {
-        if names.len() > PLACEMENT_NAMES_MAX {
-            return Err((Code::TooMany, "placement"));
-        }
-        for name in names {
-            check_label(name).map_err(at("placement"))?;
-        }
-    }
+    placement(&create.placement)?;
     if let Some(data) = &create.user_data {
         within(data.size_bytes, USER_DATA_BYTES_MAX, "user_data")?;
         if data.keys.is_empty() || data.keys.len() > PLACEMENT_NAMES_MAX {
@@ -174,6 +174,18 @@ fn vm_create(create: &VmCreate) -> Checked {
         }
     }
     labels(&create.labels)
+}
+
+fn placement(placement: &Placement) -> Checked {
+    for names in placement.lists() {
+        if names.len() > PLACEMENT_NAMES_MAX {
+            return Err((Code::TooMany, "placement"));
+        }
+        for name in names {
+            check_label(name).map_err(at("placement"))?;
+        }
+    }
+    Ok(())
 }
 
 fn proposed_change(change: &ProposedChange) -> Checked {
@@ -219,7 +231,7 @@ fn operator_keys(keys: &OperatorKeys) -> Checked {
 }
 
 /// What a delegated key may be allowed: what an account does with images and VMs.
-pub const DELEGABLE: [&str; 9] = [
+pub const DELEGABLE: [&str; 10] = [
     "image_publish",
     "image_retire",
     "vm_create",
@@ -229,6 +241,7 @@ pub const DELEGABLE: [&str; 9] = [
     "vm_reboot",
     "vm_rename",
     "vm_resize",
+    "vm_place",
 ];
 
 fn key_delegate(delegate: &KeyDelegate) -> Checked {

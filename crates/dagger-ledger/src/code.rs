@@ -87,6 +87,7 @@ codes! {
     TooManyLeave = 55, "too_many_leave", "More seats would leave with this epoch than may be faulty; try again once the next epoch has begun.";
     BadProof = 56, "bad_proof", "The proof does not prove that a member of this epoch or the one before signed two events of one round; see the detail.";
     AlreadyDone = 57, "already_done", "That was done before; nothing is left to do.";
+    DiskStays = 59, "disk_stays", "The VM's disk is on its machine and would be lost; only a VM with failover = recreate moves without it.";
     TooSoon = 58, "too_soon", "That was done only just now; try again later.";
 }
 

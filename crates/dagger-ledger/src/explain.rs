@@ -64,4 +64,6 @@ pub enum Filter {
     NoUserDataKey,
     /// It let this placement fail before.
     Refused,
+    /// Its lease lapsed again and again; it must stand for a while first.
+    Flapping,
 }

@@ -91,6 +91,13 @@ pub struct Parameters {
     pub history_max: u32,
     /// A proposal closes after this time.
     pub proposal_ms: u64,
+    /// How long a VM that stopped of itself waits before its first start; doubled with every further one.
+    pub restart_ms: u64,
+    /// The longest such wait; a VM that ran this long begins with the shortest again.
+    pub restart_max_ms: u64,
+    /// A machine whose lease lapses again and again, each time within this time of its last change of state, gets no new VMs for a while after it
+    /// returns: one lease after the second lapse, doubled with every further one, at most this time.
+    pub calm_ms: u64,
     /// An epoch ends at the first checkpoint after this much commit time, however little happened: it bounds what a node reads back
     /// when it starts.
     pub epoch_ms: u64,
@@ -121,6 +128,9 @@ impl Default for Parameters {
             image_replicas_min: 0,
             history_max: 16,
             proposal_ms: 7 * 24 * 3_600_000,
+            restart_ms: 1_000,
+            restart_max_ms: 300_000,
+            calm_ms: 600_000,
             epoch_ms: 6 * 3_600_000,
             epoch_transactions: 200_000,
             rotate_ms: 60_000,
@@ -143,6 +153,9 @@ impl Parameters {
             self.retry_ms,
             self.gap_cap_ms,
             self.brake_window_ms,
+            self.restart_ms,
+            self.restart_max_ms,
+            self.calm_ms,
         ];
         if times.iter().any(|t| *t == 0 || *t > DAY_MS) {
             return Err(Code::OutOfRange);

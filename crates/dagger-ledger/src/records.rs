@@ -4,8 +4,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::action::{
-    Arch, Ended, Failover, Labels, OnIsolation, Placement, ProposedChange, Quota, Starting,
-    UserData,
+    Arch, Ended, Failover, Labels, OnIsolation, Placement, ProposedChange, Quota, Restart,
+    Starting, UserData,
 };
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::manifest::ImageManifest;
@@ -173,6 +173,10 @@ pub struct MachineRecord {
     pub state_since_ms: u64,
     /// How often it lapsed.
     pub lapses: u32,
+    /// Lapses in a row that came soon after a return; see [`Parameters::calm_ms`](crate::Parameters::calm_ms).
+    pub flaps: u32,
+    /// Active time until which it gets no new VMs, for it flapped.
+    pub damped_until_active_ms: Option<u64>,
     /// VMs placed on it.
     pub vms: u32,
     /// What members attest, in the order of seats; a member that has never said a word is not in it.
@@ -191,7 +195,10 @@ impl MachineRecord {
 
     /// True when new VMs may be placed on it, room permitting.
     pub fn is_eligible(&self) -> bool {
-        self.state == MachineState::Up && !self.draining && self.sweep.is_none()
+        self.state == MachineState::Up
+            && !self.draining
+            && self.sweep.is_none()
+            && self.damped_until_active_ms.is_none()
     }
 }
 
@@ -439,6 +446,8 @@ pub struct VmRecord {
     pub attempts: u32,
     /// It has been up since its disk was made, so the disk may hold something.
     pub ran: bool,
+    /// Restarts in a row after it stopped of itself.
+    pub restarts: u32,
     /// Goes up with every reboot that the customer asks for.
     pub boots: u64,
     /// The customer wants it on.
@@ -479,6 +488,8 @@ pub struct VmSpec {
     pub failover: Failover,
     /// What its machine does without a lease.
     pub on_isolation: OnIsolation,
+    /// What happens when it stops of itself.
+    pub restart: Restart,
     /// Spread group within the account.
     pub spread: Option<String>,
     /// Where it may run.
@@ -526,6 +537,8 @@ pub enum Phase {
     Lost,
     /// Its machine must stop it and release its disk by the deadline.
     Deleting,
+    /// It stopped of itself; the ledger starts it again on its machine at the deadline.
+    Restarting,
 }
 
 impl Phase {
@@ -543,6 +556,7 @@ impl Phase {
             Phase::Failed => "failed",
             Phase::Lost => "lost",
             Phase::Deleting => "deleting",
+            Phase::Restarting => "restarting",
         }
     }
 }
@@ -578,7 +592,9 @@ impl VmRecord {
             Phase::Accepted | Phase::Starting | Phase::Running => Duty::Run,
             Phase::Stopping => Duty::Stop,
             Phase::Moving | Phase::Deleting => Duty::Release,
-            Phase::Stopped | Phase::Failed | Phase::Lost | Phase::Pending => Duty::Keep,
+            Phase::Stopped | Phase::Failed | Phase::Lost | Phase::Pending | Phase::Restarting => {
+                Duty::Keep
+            }
         }
     }
 }
@@ -636,6 +652,8 @@ pub enum Reason {
     MachineReturned,
     /// Its machine drains.
     Draining,
+    /// It stopped of itself and is started again.
+    Restarted,
 }
 
 /// One change of phase.

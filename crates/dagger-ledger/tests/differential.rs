@@ -116,30 +116,38 @@ impl Match {
         let spread = self
             .dice
             .pick(&[None, Some("web".to_string()), Some("db".to_string())]);
-        let machines = self.machines.max(1);
-        let placement = Placement {
-            machines: self.names("machine", machines),
-            operators: self.names("operator", OPERATORS.into()),
-            regions: self.names("region", 3),
-            deny_machines: self.names("machine", machines),
-            deny_operators: self.names("operator", OPERATORS.into()),
-            deny_regions: self.names("region", 3),
-        };
+        let restart = self
+            .dice
+            .pick(&[Restart::Never, Restart::OnFailure, Restart::Always]);
+        let placement = self.placement();
         VmCreate {
             vcpus: 1 + self.dice.roll(3) as u32,
             memory_mib: 128 << self.dice.roll(4),
             disk_mib: 1_024 << self.dice.roll(3),
             failover,
             spread,
+            restart,
             placement,
             ..vm(&format!("vm-{}", self.dice.roll(NAMES)))
+        }
+    }
+
+    fn placement(&mut self) -> Placement {
+        let machines = self.machines.max(1);
+        Placement {
+            machines: self.names("machine", machines),
+            operators: self.names("operator", OPERATORS.into()),
+            regions: self.names("region", 3),
+            deny_machines: self.names("machine", machines),
+            deny_operators: self.names("operator", OPERATORS.into()),
+            deny_regions: self.names("region", 3),
         }
     }
 
     fn customer(&mut self) -> Action {
         let vm = format!("vm-{}", self.dice.roll(NAMES));
         let named = VmName { vm: vm.clone() };
-        match self.dice.roll(12) {
+        match self.dice.roll(13) {
             0..5 => Action::VmCreate(self.create()),
             6 => Action::VmDelete(named),
             5 | 7 => Action::VmStop(named),
@@ -148,6 +156,10 @@ impl Match {
             10 => Action::VmRename(VmRename {
                 vm,
                 name: format!("vm-{}", self.dice.roll(NAMES)),
+            }),
+            11 => Action::VmPlace(VmPlace {
+                vm,
+                placement: self.placement(),
             }),
             _ => Action::VmResize(VmResize {
                 vm,
@@ -386,12 +398,13 @@ impl Match {
                     m.state,
                     m.draining,
                     m.sweep.map(|s| (s.since_active_ms, s.next.0)),
+                    (m.flaps, m.damped_until_active_ms),
                 )
             })
             .collect();
         let naive = self.model.machines.iter().flatten();
         let naive: Vec<_> = naive
-            .map(|m| (m.id, m.state, m.draining, m.sweep))
+            .map(|m| (m.id, m.state, m.draining, m.sweep, (m.flaps, m.damped)))
             .collect();
         assert_eq!(machines, naive);
         assert_eq!(ledger.vms().count(), self.model.vms.len());
@@ -415,9 +428,15 @@ impl Match {
                     real.disk_epoch,
                     real.attempts,
                     real.ran,
-                    real.boots
+                    (real.boots, real.restarts)
                 ),
-                (vm.deadline, vm.disk_epoch, vm.attempts, vm.ran, vm.boots),
+                (
+                    vm.deadline,
+                    vm.disk_epoch,
+                    vm.attempts,
+                    vm.ran,
+                    (vm.boots, vm.restarts)
+                ),
                 "VM {}",
                 vm.id
             );
@@ -506,6 +525,10 @@ fn random_commits_do_not_tell_the_ledger_from_the_model() {
         "Stopped LeaseLapsed",
         "Stopped NotStopped",
         "Moving Draining",
+        "Moving Requested",
+        "DiskStays",
+        "Restarting Reported",
+        "Placed Restarted",
         "Running Reported",
         "Brake true",
         "Brake false",

@@ -201,6 +201,7 @@ fn vm(name: &str, image: &str, image_digest: Digest, vcpus: u32) -> Action {
         user_data: None,
         failover: Default::default(),
         on_isolation: Default::default(),
+        restart: Default::default(),
         spread: None,
         placement: Default::default(),
         labels: Default::default(),

@@ -27,6 +27,8 @@ pub enum VmCommand {
     Start(ChangeArgs),
     /// Restart a running VM
     Reboot(ChangeArgs),
+    /// Say anew where a VM may run; it moves if it is elsewhere
+    Place(PlaceArgs),
     /// Delete a VM and its disk
     #[command(visible_alias = "rm")]
     Delete(ChangeArgs),
@@ -57,6 +59,17 @@ pub enum OnIsolation {
     Keep,
 }
 
+/// What happens when a VM stops of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Restart {
+    /// It stays off
+    Never,
+    /// It starts again if it broke
+    OnFailure,
+    /// It starts again, also after its guest powered off
+    Always,
+}
+
 #[derive(Args)]
 pub struct CreateArgs {
     /// Name of the VM, a DNS label, unique in your account
@@ -82,6 +95,12 @@ pub struct CreateArgs {
     /// What a machine cut off from the network does with it
     #[arg(long, value_enum, default_value_t = OnIsolation::Stop)]
     pub on_isolation: OnIsolation,
+    /// What happens when it stops of itself; each further start in a row waits longer
+    #[arg(long, value_enum, default_value_t = Restart::Never)]
+    pub restart: Restart,
+    /// Keep VMs with the same word on different operators
+    #[arg(long, value_name = "GROUP", help_heading = "Placement")]
+    pub spread: Option<String>,
     /// Label KEY=VALUE; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub labels: Vec<(String, String)>,
@@ -92,11 +111,16 @@ pub struct CreateArgs {
 }
 
 #[derive(Args)]
+pub struct PlaceArgs {
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    #[command(flatten)]
+    pub placement: PlacementArgs,
+}
+
+#[derive(Args)]
 #[command(next_help_heading = "Placement")]
 pub struct PlacementArgs {
-    /// Keep VMs with the same word on different operators
-    #[arg(long, value_name = "GROUP")]
-    pub spread: Option<String>,
     /// Only on these machines
     #[arg(long = "machine", value_name = "NAME")]
     pub machines: Vec<String>,

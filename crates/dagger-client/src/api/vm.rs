@@ -24,10 +24,14 @@ pub struct VmView {
     pub failover: String,
     /// What an isolated machine does with it: `stop` or `keep`.
     pub on_isolation: String,
+    /// What happens when it stops of itself: `never`, `on_failure` or `always` start it again.
+    pub restart: String,
+    /// Starts in a row after it stopped of itself.
+    pub restarts: u32,
     /// The owner's labels.
     pub labels: BTreeMap<String, String>,
     /// `pending`, `placed`, `accepted`, `starting`, `running`, `stopping`, `stopped`, `moving`, `failed`,
-    /// `lost` or `deleting`.
+    /// `lost`, `deleting` or `restarting`.
     pub phase: String,
     /// Ledger time since which it is in that phase.
     pub phase_since_ms: u64,

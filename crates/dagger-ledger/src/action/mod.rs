@@ -77,6 +77,10 @@ pub enum Action {
     VmRename(VmRename),
     /// Account: another size for a stopped VM, on its machine.
     VmResize(VmResize),
+    /// Account: another placement for a VM; it moves if its machine is not within it.
+    VmPlace(VmPlace),
+    /// Operator: sponsors an account whose sponsor is gone.
+    AccountAdopt(AccountName),
     /// Node of the machine: what happened to a VM there.
     VmReport(VmReport),
     /// Node of a member: changes of what it hears.
@@ -113,6 +117,8 @@ impl Action {
             Action::VmReboot(_) => "vm_reboot",
             Action::VmRename(_) => "vm_rename",
             Action::VmResize(_) => "vm_resize",
+            Action::VmPlace(_) => "vm_place",
+            Action::AccountAdopt(_) => "account_adopt",
             Action::VmReport(_) => "vm_report",
             Action::Attest(_) => "attest",
         }
@@ -128,6 +134,15 @@ pub struct AccountCreate {
     pub account: String,
     /// The account's key.
     pub key: Key,
+}
+
+/// An account, by name.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccountName {
+    /// Name of the account.
+    pub account: String,
 }
 
 /// See [`Action::MachineAdd`].
@@ -285,6 +300,9 @@ pub struct VmCreate {
     /// What its machine does when it no longer sees the lease renewed.
     #[serde(default)]
     pub on_isolation: OnIsolation,
+    /// What happens when it stops of itself.
+    #[serde(default, skip_serializing_if = "Restart::is_never")]
+    pub restart: Restart,
     /// VMs of the account with the same word are spread over operators among themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<String>,
@@ -329,6 +347,18 @@ pub struct VmResize {
     pub memory_mib: u64,
     /// New disk, MiB; a disk never shrinks.
     pub disk_mib: u64,
+}
+
+/// See [`Action::VmPlace`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmPlace {
+    /// Name of the VM.
+    pub vm: String,
+    /// Where it may run from now on; all of it, not only what changes.
+    #[serde(default)]
+    pub placement: Placement,
 }
 
 /// User-data never stands in the clear on the ledger: only its digest does, and its key wrapped to the machines named.
@@ -436,6 +466,39 @@ pub enum OnIsolation {
     Stop,
     /// Lets it run; only with `failover = none`.
     Keep,
+}
+
+/// What happens when a VM stops of itself: its guest powers off, or it breaks.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Restart {
+    /// It stays off.
+    #[default]
+    Never,
+    /// It starts again if it broke.
+    OnFailure,
+    /// It starts again, also after its guest powered off.
+    Always,
+}
+
+impl Restart {
+    /// True for the default.
+    pub fn is_never(&self) -> bool {
+        *self == Self::Never
+    }
 }
 
 /// Where a VM may run. Empty lists allow everything.

@@ -62,6 +62,7 @@ impl Ledger {
         let active_ms = self.clock.active_ms;
         let beat = active_ms / beat_ms != (active_ms - passed_ms) / beat_ms;
         if beat {
+            self.end_damping();
             self.look_for_returns();
         }
         self.lapse_leases();
@@ -212,6 +213,8 @@ impl Ledger {
             Action::VmReboot(a) => self.vm_reboot(principal.account()?, &a.vm),
             Action::VmRename(a) => self.vm_rename(principal.account()?, a),
             Action::VmResize(a) => self.vm_resize(principal.account()?, a),
+            Action::VmPlace(a) => self.vm_place(principal.account()?, a),
+            Action::AccountAdopt(a) => self.account_adopt(principal.operator()?, &a.account),
             Action::VmReport(a) => self.vm_report(principal.machine()?, a),
             Action::Attest(a) => {
                 let operator = principal.member()?;

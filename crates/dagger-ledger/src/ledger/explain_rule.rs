@@ -117,6 +117,7 @@ impl Ledger {
             Filter::NotUp,
         );
         note(machine.draining, Filter::Draining);
+        note(machine.damped_until_active_ms.is_some(), Filter::Flapping);
         note(machine.arch != request.arch, Filter::Arch);
         note(size.vcpus > room.vcpus, Filter::Vcpus);
         note(size.memory_mib > room.memory_mib, Filter::Memory);

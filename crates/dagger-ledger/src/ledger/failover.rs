@@ -121,9 +121,11 @@ impl Ledger {
         let vm = self.vm(id).expect("indexed");
         match vm.phase {
             Phase::Moving => true,
-            Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running => {
-                vm.spec.failover == Failover::Recreate
-            }
+            Phase::Placed
+            | Phase::Accepted
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Restarting => vm.spec.failover == Failover::Recreate,
             _ => false,
         }
     }
@@ -138,7 +140,11 @@ impl Ledger {
                 self.fence(id);
                 self.set_stopped(id, Reason::LeaseLapsed);
             }
-            Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running => {
+            Phase::Placed
+            | Phase::Accepted
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Restarting => {
                 if vm.spec.failover == Failover::Recreate {
                     self.place_anew(id, Reason::LeaseLapsed);
                 } else {
@@ -186,6 +192,7 @@ impl Ledger {
                 self.set_stopped(id, Reason::NotStopped);
             }
             Phase::Moving => self.place_anew(id, Reason::NotStopped),
+            Phase::Restarting => self.restart(id),
             Phase::Deleting => self.remove_vm(id),
             phase => unreachable!("{phase} has no deadline"),
         }
@@ -211,7 +218,11 @@ impl Ledger {
             let may_move = |phase| {
                 matches!(
                     phase,
-                    Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running
+                    Phase::Placed
+                        | Phase::Accepted
+                        | Phase::Starting
+                        | Phase::Running
+                        | Phase::Restarting
                 )
             };
             let next = self.vms_on(machine).find(|vm| {

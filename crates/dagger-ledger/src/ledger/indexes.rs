@@ -49,6 +49,8 @@ pub(super) struct Indexes {
     /// Machines that are not up.
     pub(super) not_up: BTreeSet<MachineId>,
     pub(super) draining: BTreeSet<MachineId>,
+    /// Machines that flapped, by the active time until which they get no new VMs.
+    pub(super) damped: BTreeSet<(u64, MachineId)>,
     /// Machines with a round through their VMs under way, oldest first.
     pub(super) sweeps: BTreeSet<(u64, MachineId)>,
     /// VMs by the active time of their deadline.
@@ -125,6 +127,9 @@ impl Ledger {
         }
         if machine.draining {
             self.indexes.draining.insert(id);
+        }
+        if let Some(until_ms) = machine.damped_until_active_ms {
+            self.indexes.damped.insert((until_ms, id));
         }
         if let Some(sweep) = machine.sweep {
             self.indexes.sweeps.insert((sweep.since_active_ms, id));

@@ -74,6 +74,7 @@ impl Ledger {
                     | Phase::Stopping
                     | Phase::Moving
                     | Phase::Deleting
+                    | Phase::Restarting
             );
             ensure(vm.deadline_active_ms.is_some() == waits, || {
                 format!("VM {id}: deadline")

@@ -14,7 +14,7 @@ use crate::transaction::Transaction;
 const DELEGATIONS_MAX: usize = 16;
 
 impl Ledger {
-    fn account_changed(&mut self, account: AccountId) -> Done {
+    pub(super) fn account_changed(&mut self, account: AccountId) -> Done {
         self.dirty.accounts.insert(account);
         self.changes.push(Change::AccountChanged { account });
         Ok(Some(Subject::Account(account)))
@@ -123,6 +123,7 @@ fn vms_of_action(action: &Action) -> Option<Vec<&str>> {
         }
         Action::VmRename(a) => Some(vec![&a.vm, &a.name]),
         Action::VmResize(a) => Some(vec![&a.vm]),
+        Action::VmPlace(a) => Some(vec![&a.vm]),
         _ => None,
     }
 }

@@ -158,9 +158,20 @@ impl Ledger {
 
     fn enter_machine_state(&mut self, id: MachineId, state: MachineState) {
         let (time_ms, active_ms) = (self.clock.time_ms, self.clock.active_ms);
+        let (lease_ms, calm_ms) = (self.parameters.lease_ms, self.parameters.calm_ms);
         let machine = self.machine_mut(id);
+        let damped = machine.damped_until_active_ms.take();
+        if state == MachineState::Lost {
+            let soon = time_ms - machine.state_since_ms < calm_ms;
+            machine.flaps = if soon { machine.flaps + 1 } else { 0 };
+        } else if machine.flaps > 1 {
+            // Once may happen to anybody.
+            let wait_ms = lease_ms.saturating_mul(1 << (machine.flaps - 2).min(16));
+            machine.damped_until_active_ms = Some(active_ms + wait_ms.min(calm_ms));
+        }
         machine.state = state;
         machine.state_since_ms = time_ms;
+        let until = machine.damped_until_active_ms;
         let old = machine.sweep.take();
         if machine.vms > 0 {
             machine.sweep = Some(Sweep {
@@ -169,6 +180,12 @@ impl Ledger {
             });
         }
         let new = machine.sweep;
+        if let Some(until_ms) = damped {
+            self.indexes.damped.remove(&(until_ms, id));
+        }
+        if let Some(until_ms) = until {
+            self.indexes.damped.insert((until_ms, id));
+        }
         if let Some(old) = old {
             self.indexes.sweeps.remove(&(old.since_active_ms, id));
         }
@@ -190,6 +207,18 @@ impl Ledger {
                 seat.newest_round = Some(*round);
                 seat.fresh_active_ms = Some(self.clock.active_ms);
             }
+        }
+    }
+
+    /// Machines that have stood long enough after they flapped take VMs again.
+    pub(super) fn end_damping(&mut self) {
+        while let Some((until_ms, id)) = self.indexes.damped.first().copied() {
+            if until_ms > self.clock.active_ms {
+                return;
+            }
+            self.indexes.damped.pop_first();
+            self.machine_mut(id).damped_until_active_ms = None;
+            self.refresh_pool(id);
         }
     }
 

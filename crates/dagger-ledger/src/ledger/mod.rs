@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use snapshot::RestoreError;
-pub use state_root::StateKey;
+pub use state_root::{BadStateKey, StateKey};
 
 use crate::commit::Change;
 use crate::genesis::{Genesis, Parameters};

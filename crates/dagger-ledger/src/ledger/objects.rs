@@ -10,7 +10,9 @@ use crate::ledger::Ledger;
 use crate::ledger::execute::{Done, refuse};
 use crate::ledger::indexes::Principal;
 use crate::ledger::state_root::StateKey;
-use crate::records::{AccountRecord, ImageRecord, MachineRecord, MachineState, Resources, Usage};
+use crate::records::{
+    AccountRecord, ImageRecord, MachineRecord, MachineState, OperatorStatus, Resources, Usage,
+};
 
 impl Ledger {
     pub(super) fn account_create(&mut self, sponsor: OperatorId, create: &AccountCreate) -> Done {
@@ -48,6 +50,38 @@ impl Ledger {
         Ok(Some(Subject::Account(id)))
     }
 
+    /// Sponsors an account whose sponsor is gone, within the operator's own allocation.
+    pub(super) fn account_adopt(&mut self, sponsor: OperatorId, name: &str) -> Done {
+        let account = self.account_by_name(name).ok_or(Code::UnknownAccount)?;
+        let (id, old, vms, asked) = (account.id, account.sponsor, account.vms, account.asked);
+        if old == sponsor {
+            return Err(Code::AlreadyDone.into());
+        }
+        if self.operators[old.index()].status == OperatorStatus::Active {
+            return refuse(Code::Unauthorised, "it has a sponsor");
+        }
+        let new = &self.operators[sponsor.index()];
+        let held = new.sponsored.checked_add(&asked);
+        let held = held.ok_or(Code::QuotaExceeded)?;
+        let fits = new.allocation.is_none_or(|most| {
+            new.sponsored_vms + vms <= most.vms
+                && u64::from(held.vcpus) <= most.vcpus
+                && held.memory_mib <= most.memory_mib
+                && held.disk_mib <= most.disk_mib
+        });
+        if !fits {
+            return refuse(Code::QuotaExceeded, "sponsor");
+        }
+        self.operators[sponsor.index()].sponsored = held;
+        self.operators[sponsor.index()].sponsored_vms += vms;
+        let left = &mut self.operators[old.index()];
+        left.sponsored = left.sponsored.checked_sub(&asked).expect("sums of specs");
+        left.sponsored_vms -= vms;
+        self.dirty.operators.extend([old, sponsor]);
+        self.accounts[id.index()].sponsor = sponsor;
+        self.account_changed(id)
+    }
+
     pub(super) fn machine_add(&mut self, operator: OperatorId, add: &MachineAdd) -> Done {
         if self.indexes.machine_names.contains_key(&add.machine) {
             return Err(Code::NameTaken.into());
@@ -81,6 +115,8 @@ impl Ledger {
             lapses: 0,
             vms: 0,
             heard_by: Vec::new(),
+            flaps: 0,
+            damped_until_active_ms: None,
             sweep: None,
         }));
         self.indexes.machine_vms.push(BTreeSet::new());
@@ -162,6 +198,9 @@ impl Ledger {
         self.indexes
             .lease_looks
             .retain(|(_, machine)| *machine != id);
+        if let Some(until_ms) = machine.damped_until_active_ms {
+            self.indexes.damped.remove(&(until_ms, id));
+        }
         if let Some(sweep) = machine.sweep {
             self.indexes.sweeps.remove(&(sweep.since_active_ms, id));
         }

@@ -16,6 +16,7 @@ impl Ledger {
             Phase::Placed => Some(parameters.accept_ms),
             Phase::Accepted | Phase::Starting => Some(parameters.start_ms),
             Phase::Stopping | Phase::Moving | Phase::Deleting => Some(parameters.stop_ms),
+            Phase::Restarting => Some(self.restart_wait_ms(id)),
             Phase::Running | Phase::Stopped | Phase::Failed | Phase::Lost => None,
         };
         let history_max = parameters.history_max as usize;
@@ -215,6 +216,35 @@ impl Ledger {
             self.fence(id);
         }
         self.set_phase(id, Phase::Placed, reason);
+    }
+
+    /// A VM that stopped of itself waits for its next start, the longer the oftener it did.
+    pub(super) fn restart_later(&mut self, id: VmId) {
+        let (now_ms, calm_ms) = (self.clock.time_ms, self.parameters.restart_max_ms);
+        let vm = self.vm_mut(id);
+        let ran_long = vm.phase == Phase::Running && now_ms - vm.phase_since_ms >= calm_ms;
+        vm.restarts = if ran_long { 1 } else { vm.restarts + 1 };
+        self.set_phase(id, Phase::Restarting, Reason::Reported);
+    }
+
+    fn restart_wait_ms(&self, id: VmId) -> u64 {
+        let before = self.vm(id).expect("the VM exists").restarts.max(1) - 1;
+        let wait_ms = self
+            .parameters
+            .restart_ms
+            .saturating_mul(1 << before.min(30));
+        wait_ms.min(self.parameters.restart_max_ms)
+    }
+
+    /// Starts a VM that stopped of itself, on its disk. Without a lease its machine cannot; then the lapse decides, or the next look.
+    pub(super) fn restart(&mut self, id: VmId) {
+        let vm = self.vm(id).expect("the VM exists");
+        if self.machine_is_up(vm) {
+            self.place_again(id, Reason::Restarted, true);
+        } else {
+            let reason = vm.reason;
+            self.set_phase(id, Phase::Restarting, reason);
+        }
     }
 
     /// The VM is off.

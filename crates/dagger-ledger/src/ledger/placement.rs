@@ -246,6 +246,18 @@ impl Ledger {
             && !placement.deny_machines.contains(&machine.name)
     }
 
+    /// Whether a VM's spec allows the machine, room and state apart.
+    pub(super) fn within(&self, spec: &VmSpec, machine: &MachineRecord) -> bool {
+        let placement = spec.placement.as_deref();
+        let operator = &self.operators[machine.operator.index()].name;
+        placement.is_none_or(|p| {
+            (p.machines.is_empty() || p.machines.contains(&machine.name))
+                && !p.deny_machines.contains(&machine.name)
+                && operator_allowed(p, operator)
+                && region_allowed(p, machine.region())
+        })
+    }
+
     fn tightest_of(&self, request: &Request<'_>, operator: OperatorId) -> Option<MachineId> {
         let regions = self
             .indexes

@@ -1,6 +1,6 @@
 //! What machines say of their VMs.
 
-use crate::action::{Ended, Report, VmReport};
+use crate::action::{Ended, Report, Restart, VmReport};
 use crate::code::Code;
 use crate::commit::Subject;
 use crate::ids::{MachineId, VmId};
@@ -63,6 +63,7 @@ impl Ledger {
         ended: &Ended,
         failed: bool,
     ) -> Result<(), Code> {
+        let restart = self.vm(id).expect("it is reported on").spec.restart;
         match phase {
             Phase::Deleting => {
                 self.remove_vm(id);
@@ -73,11 +74,17 @@ impl Ledger {
             Phase::Placed | Phase::Accepted | Phase::Starting if failed => {
                 self.try_next_machine(id, Reason::MachineFailed);
             }
+            Phase::Running if failed && restart != Restart::Never => self.restart_later(id),
+            Phase::Accepted | Phase::Starting | Phase::Running
+                if !failed && restart == Restart::Always =>
+            {
+                self.restart_later(id);
+            }
             Phase::Running if failed => self.set_phase(id, Phase::Failed, Reason::Reported),
             Phase::Accepted | Phase::Starting | Phase::Running => {
                 self.set_stopped(id, Reason::Reported);
             }
-            Phase::Stopped | Phase::Failed => {}
+            Phase::Stopped | Phase::Failed | Phase::Restarting => {}
             Phase::Placed | Phase::Pending | Phase::Lost => return Err(Code::WrongPhase),
         }
         self.vm_mut(id).ended = Some(Box::new(ended.clone()));

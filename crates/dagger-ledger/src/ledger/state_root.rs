@@ -1,5 +1,8 @@
 //! Which records the state consists of, under which keys, and how the root follows from them.
 
+use std::fmt;
+use std::str::FromStr;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +47,67 @@ impl StateKey {
     /// Its hash; the first 20 bits say which bucket it is in.
     pub fn hash(&self) -> [u8; 32] {
         hash::keyed(hash::STATE_KEY, &hash::encode(self))
+    }
+}
+
+/// Text that names no record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` names no record: write operator/NAME, machine/NAME, account/NAME, image/ACCOUNT/NAME, vm/ACCOUNT/NAME, proposal/NUMBER, epoch, members, network, clock, replay, brake or counters"
+)]
+pub struct BadStateKey(pub String);
+
+impl FromStr for StateKey {
+    type Err = BadStateKey;
+
+    fn from_str(text: &str) -> Result<Self, BadStateKey> {
+        let bad = || BadStateKey(text.to_string());
+        let (kind, name) = text.split_once('/').unwrap_or((text, ""));
+        let key = match kind {
+            "network" => StateKey::Network,
+            "clock" => StateKey::Clock,
+            "members" => StateKey::Members,
+            "replay" => StateKey::Replay,
+            "brake" => StateKey::Brake,
+            "counters" => StateKey::Counters,
+            "epoch" => StateKey::Epoch,
+            "operator" => StateKey::Operator(name.to_string()),
+            "machine" => StateKey::Machine(name.to_string()),
+            "account" => StateKey::Account(name.to_string()),
+            "image" => StateKey::Image(name.to_string()),
+            "vm" => {
+                let (account, name) = name.split_once('/').ok_or_else(bad)?;
+                StateKey::Vm(account.to_string(), name.to_string())
+            }
+            "proposal" => StateKey::Proposal(name.parse().map_err(|_| bad())?),
+            _ => return Err(bad()),
+        };
+        // One text for each key: neither `vm/a/b/` nor `epoch/x`.
+        if key.to_string() == text {
+            Ok(key)
+        } else {
+            Err(bad())
+        }
+    }
+}
+
+impl fmt::Display for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StateKey::Network => f.write_str("network"),
+            StateKey::Clock => f.write_str("clock"),
+            StateKey::Members => f.write_str("members"),
+            StateKey::Replay => f.write_str("replay"),
+            StateKey::Brake => f.write_str("brake"),
+            StateKey::Counters => f.write_str("counters"),
+            StateKey::Epoch => f.write_str("epoch"),
+            StateKey::Operator(name) => write!(f, "operator/{name}"),
+            StateKey::Machine(name) => write!(f, "machine/{name}"),
+            StateKey::Account(name) => write!(f, "account/{name}"),
+            StateKey::Image(name) => write!(f, "image/{name}"),
+            StateKey::Vm(account, name) => write!(f, "vm/{account}/{name}"),
+            StateKey::Proposal(id) => write!(f, "proposal/{id}"),
+        }
     }
 }
 

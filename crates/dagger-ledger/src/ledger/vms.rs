@@ -1,6 +1,6 @@
 //! A customer's actions on VMs.
 
-use crate::action::{Failover, VmCreate, VmRename, VmResize};
+use crate::action::{Failover, VmCreate, VmPlace, VmRename, VmResize};
 use crate::code::Code;
 use crate::commit::{Change, Subject};
 use crate::ids::{AccountId, VmId};
@@ -44,6 +44,7 @@ impl Ledger {
             user_data: create.user_data.clone().map(Box::new),
             failover: create.failover,
             on_isolation: create.on_isolation,
+            restart: create.restart,
             spread: create.spread.clone(),
             placement: placement.cloned().map(Box::new),
             labels: create.labels.clone(),
@@ -81,6 +82,7 @@ impl Ledger {
             refused_by: Vec::new(),
             attempts: 0,
             ran: false,
+            restarts: 0,
             boots: 0,
             power: Power::On,
             ssh_host_key: None,
@@ -152,7 +154,7 @@ impl Ledger {
     }
 
     /// Whether the VM's machine is there and up.
-    fn machine_is_up(&self, vm: &VmRecord) -> bool {
+    pub(super) fn machine_is_up(&self, vm: &VmRecord) -> bool {
         let machine = vm.machine.and_then(|id| self.machine(id));
         machine.is_some_and(|machine| machine.state == MachineState::Up)
     }
@@ -179,7 +181,9 @@ impl Ledger {
                 self.vm_mut(id).power = Power::Off;
                 self.set_phase(id, Phase::Stopping, Reason::Requested);
             }
-            Phase::Pending | Phase::Lost => self.set_stopped(id, Reason::Requested),
+            Phase::Pending | Phase::Lost | Phase::Restarting => {
+                self.set_stopped(id, Reason::Requested)
+            }
             Phase::Placed => {
                 // The machine may be about to accept: the next epoch makes that void.
                 self.fence(id);
@@ -197,7 +201,12 @@ impl Ledger {
         if !matches!(phase, Phase::Stopped | Phase::Failed) {
             let on = matches!(
                 phase,
-                Phase::Pending | Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running
+                Phase::Pending
+                    | Phase::Placed
+                    | Phase::Accepted
+                    | Phase::Starting
+                    | Phase::Running
+                    | Phase::Restarting
             );
             return if on {
                 Ok(Some(Subject::Vm(id)))
@@ -214,6 +223,7 @@ impl Ledger {
         let record = self.vm_mut(id);
         record.power = Power::On;
         record.attempts = 0;
+        record.restarts = 0;
         record.refused_by.clear();
         record.ended = None;
         if !keeps_disk {
@@ -238,6 +248,54 @@ impl Ledger {
             seed: self.seed(vm.id, vm.lease_epoch + 1),
         };
         self.choose(&request)
+    }
+
+    /// Another placement. A VM whose machine is within it stays; another moves, if its disk may be left behind.
+    pub(super) fn vm_place(&mut self, account: AccountId, place: &VmPlace) -> Done {
+        let vm = self.own_vm(account, &place.vm)?;
+        let (id, phase) = (vm.id, vm.phase);
+        if matches!(phase, Phase::Moving | Phase::Deleting) {
+            return Err(Code::WrongPhase.into());
+        }
+        let new = Some(&place.placement).filter(|placement| !placement.is_empty());
+        let spec = VmSpec {
+            placement: new.cloned().map(Box::new),
+            ..vm.spec.clone()
+        };
+        let machine = vm.machine.map(|id| self.machine(id).expect("placed"));
+        let moves = machine.is_some_and(|machine| !self.within(&spec, machine));
+        if moves {
+            if vm.ran && spec.failover == Failover::None {
+                return Err(Code::DiskStays.into());
+            }
+            let moved = VmRecord {
+                spec: spec.clone(),
+                ..vm.clone()
+            };
+            if self.candidate_without_place(&moved).is_none() {
+                return Err(Code::NoMachineFits.into());
+            }
+        }
+        self.vm_mut(id).spec = spec;
+        self.changes.push(Change::VmChanged { vm: id });
+        match phase {
+            _ if !moves => {}
+            // What is off has nothing that must stop; the old machine sees in the ledger that the disk is not wanted any more.
+            Phase::Stopped | Phase::Failed => {
+                self.release_room(id);
+                self.fence(id);
+                self.vm_mut(id).ran = false;
+            }
+            Phase::Lost => self.place_anew(id, Reason::Requested),
+            Phase::Stopping => {
+                self.fence(id);
+                self.release_room(id);
+                self.vm_mut(id).ran = false;
+                self.set_stopped(id, Reason::Requested);
+            }
+            _ => self.set_phase(id, Phase::Moving, Reason::Requested),
+        }
+        Ok(Some(Subject::Vm(id)))
     }
 
     pub(super) fn vm_reboot(&mut self, account: AccountId, name: &str) -> Done {

@@ -93,6 +93,7 @@ pub fn vm(name: &str) -> VmCreate {
         user_data: None,
         failover: Failover::Recreate,
         on_isolation: OnIsolation::Stop,
+        restart: Restart::Never,
         spread: None,
         placement: Placement::default(),
         labels: Labels::new(),

@@ -25,6 +25,10 @@ pub struct MVm {
     pub on: bool,
     pub host_key: bool,
     pub boots: u64,
+    pub restart: Restart,
+    pub restarts: u32,
+    /// Time of the last change of phase.
+    pub since: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +40,10 @@ pub struct MMachine {
     pub state: MachineState,
     pub draining: bool,
     pub sweep: Option<(u64, u64)>,
+    /// Time of the last change of state.
+    pub since: u64,
+    pub flaps: u32,
+    pub damped: Option<u64>,
     /// (member, standing, counted until)
     pub words: Vec<(u16, bool, u64)>,
 }
@@ -74,6 +82,19 @@ pub enum Signer {
 }
 
 type Done = Result<(), Code>;
+
+fn allows(place: &Placement, machine: &MMachine) -> bool {
+    let operator = format!("operator-{}", machine.operator);
+    let name = format!("machine-{}", machine.id);
+    let named = |names: &[String], name: &str| names.iter().any(|n| n == name);
+    let among = |names: &[String], name: &str| names.is_empty() || named(names, name);
+    among(&place.machines, &name)
+        && among(&place.operators, &operator)
+        && among(&place.regions, &machine.region)
+        && !named(&place.deny_machines, &name)
+        && !named(&place.deny_operators, &operator)
+        && !named(&place.deny_regions, &machine.region)
+}
 
 impl Model {
     pub fn new(p: Parameters, operators: u32, time: u64) -> Self {
@@ -142,6 +163,10 @@ impl Model {
             }
         }
         if beat {
+            let active = self.active;
+            for machine in self.machines.iter_mut().flatten() {
+                machine.damped = machine.damped.filter(|until| *until > active);
+            }
             for id in 0..self.machines.len() as u32 {
                 self.maybe_return(id);
             }
@@ -216,8 +241,20 @@ impl Model {
 
     fn enter(&mut self, id: u32, state: MachineState) {
         let holds = self.vms.iter().any(|vm| vm.machine == Some(id));
-        let since = self.active;
+        let (since, now) = (self.active, self.time);
+        let (lease, calm) = (self.p.lease_ms, self.p.calm_ms);
         let machine = self.m_mut(id);
+        machine.damped = None;
+        match state {
+            MachineState::Lost if now - machine.since < calm => machine.flaps += 1,
+            MachineState::Lost => machine.flaps = 0,
+            _ if machine.flaps > 1 => {
+                let wait = lease * 2u64.pow((machine.flaps - 2).min(16));
+                machine.damped = Some(since + wait.min(calm));
+            }
+            _ => {}
+        }
+        machine.since = now;
         machine.state = state;
         machine.sweep = holds.then_some((since, 0));
     }
@@ -271,7 +308,8 @@ impl Model {
                 Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running
             );
             let recreate = self.v(vm).failover == Failover::Recreate;
-            let moves = live && recreate || self.v(vm).phase == Phase::Moving;
+            let would = live || self.v(vm).phase == Phase::Restarting;
+            let moves = would && recreate || self.v(vm).phase == Phase::Moving;
             if self.braked && !up && moves {
                 if self.allowance < 1_000 {
                     self.m_mut(id).sweep = Some((since, vm));
@@ -292,7 +330,7 @@ impl Model {
                     self.off(vm, Reason::LeaseLapsed);
                 }
                 (false, _) if moves => self.anew(vm, Reason::LeaseLapsed),
-                (false, _) if live => {
+                (false, _) if would => {
                     self.fence(vm);
                     self.phase(vm, Phase::Lost, Reason::LeaseLapsed);
                 }
@@ -319,6 +357,15 @@ impl Model {
                 self.off(id, Reason::NotStopped);
             }
             Phase::Moving => self.anew(id, Reason::NotStopped),
+            Phase::Restarting => {
+                let machine = self.m(self.v(id).machine.expect("placed"));
+                if machine.state == MachineState::Up {
+                    self.fence(id);
+                    self.phase(id, Phase::Placed, Reason::Restarted);
+                } else {
+                    self.phase(id, Phase::Restarting, self.v(id).reason);
+                }
+            }
             Phase::Deleting => self.vms.retain(|vm| vm.id != id),
             phase => panic!("{phase}"),
         }
@@ -339,7 +386,11 @@ impl Model {
             let next = on().filter(|vm| {
                 let live = matches!(
                     vm.phase,
-                    Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running
+                    Phase::Placed
+                        | Phase::Accepted
+                        | Phase::Starting
+                        | Phase::Running
+                        | Phase::Restarting
                 );
                 live && vm.failover == Failover::Recreate && self.candidate(vm).is_some()
             });
@@ -355,11 +406,19 @@ impl Model {
             Phase::Placed => Some(self.p.accept_ms),
             Phase::Accepted | Phase::Starting => Some(self.p.start_ms),
             Phase::Stopping | Phase::Moving | Phase::Deleting => Some(self.p.stop_ms),
+            Phase::Restarting => {
+                let mut wait = self.p.restart_ms;
+                for _ in 1..self.v(id).restarts {
+                    wait = (wait * 2).min(self.p.restart_max_ms);
+                }
+                Some(wait.min(self.p.restart_max_ms))
+            }
             _ => None,
         };
         let deadline = after.map(|after| self.active + after);
+        let now = self.time;
         let vm = self.v_mut(id);
-        (vm.phase, vm.reason, vm.deadline) = (phase, reason, deadline);
+        (vm.phase, vm.reason, vm.deadline, vm.since) = (phase, reason, deadline, now);
     }
 
     fn off(&mut self, id: u64, reason: Reason) {
@@ -381,23 +440,14 @@ impl Model {
         let first = u64::from_le_bytes(self.digest[..8].try_into().unwrap());
         let seed = mix(first ^ mix(vm.id ^ mix(epoch)));
         let slots = (self.machines.len() as u64).max(1);
-        let place = &vm.placement;
         let fits = self.all().filter(|machine| {
-            let operator = format!("operator-{}", machine.operator);
-            let name = format!("machine-{}", machine.id);
-            let named = |names: &[String], name: &str| names.iter().any(|n| n == name);
-            let among = |names: &[String], name: &str| names.is_empty() || named(names, name);
             machine.state == MachineState::Up
                 && !machine.draining
                 && machine.sweep.is_none()
+                && machine.damped.is_none()
                 && vm.size.fits_in(&self.free(machine))
                 && !vm.refused.contains(&machine.id)
-                && among(&place.machines, &name)
-                && among(&place.operators, &operator)
-                && among(&place.regions, &machine.region)
-                && !named(&place.deny_machines, &name)
-                && !named(&place.deny_operators, &operator)
-                && !named(&place.deny_regions, &machine.region)
+                && allows(&vm.placement, machine)
         });
         let best = fits.min_by_key(|machine| {
             let group = |other: &&MVm| {
@@ -514,6 +564,9 @@ impl Model {
             state: MachineState::Joining,
             draining: false,
             sweep: None,
+            since: self.time,
+            flaps: 0,
+            damped: None,
             words: Vec::new(),
         }));
         Ok(())
@@ -560,6 +613,7 @@ impl Model {
             }
             Action::VmRename(a) => &a.vm,
             Action::VmResize(a) => &a.vm,
+            Action::VmPlace(a) => &a.vm,
             _ => return Err(Code::Unauthorised),
         };
         let vm = self
@@ -585,7 +639,9 @@ impl Model {
                     self.v_mut(id).on = false;
                     self.phase(id, Phase::Stopping, Reason::Requested);
                 }
-                Phase::Pending | Phase::Lost => self.off(id, Reason::Requested),
+                Phase::Pending | Phase::Lost | Phase::Restarting => {
+                    self.off(id, Reason::Requested);
+                }
                 Phase::Placed => {
                     self.fence(id);
                     self.off(id, Reason::Requested);
@@ -623,7 +679,45 @@ impl Model {
                 }
                 self.v_mut(id).size = size;
             }
+            Action::VmPlace(a) => return self.place(vm, &a.placement),
             _ => unreachable!(),
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, vm: MVm, placement: &Placement) -> Done {
+        if matches!(vm.phase, Phase::Moving | Phase::Deleting) {
+            return Err(Code::WrongPhase);
+        }
+        let id = vm.id;
+        let wished = MVm {
+            placement: placement.clone(),
+            refused: Vec::new(),
+            ..vm.clone()
+        };
+        let outside = vm.machine.is_some_and(|m| !allows(placement, self.m(m)));
+        if !outside {
+            self.v_mut(id).placement = placement.clone();
+            return Ok(());
+        }
+        if vm.ran && vm.failover == Failover::None {
+            return Err(Code::DiskStays);
+        }
+        if self.candidate(&wished).is_none() {
+            return Err(Code::NoMachineFits);
+        }
+        self.v_mut(id).placement = placement.clone();
+        match vm.phase {
+            Phase::Stopped | Phase::Failed | Phase::Stopping => {
+                let record = self.v_mut(id);
+                (record.machine, record.ran) = (None, false);
+                self.fence(id);
+                if vm.phase == Phase::Stopping {
+                    self.off(id, Reason::Requested);
+                }
+            }
+            Phase::Lost => self.anew(id, Reason::Requested),
+            _ => self.phase(id, Phase::Moving, Reason::Requested),
         }
         Ok(())
     }
@@ -660,6 +754,9 @@ impl Model {
             on: true,
             host_key: false,
             boots: 0,
+            restart: create.restart,
+            restarts: 0,
+            since: self.time,
         };
         vm.machine = Some(self.choose(&vm, 1).ok_or(Code::NoMachineFits)?);
         self.vm_ids += 1;
@@ -672,7 +769,12 @@ impl Model {
     fn start(&mut self, vm: MVm, up: bool) -> Done {
         match vm.phase {
             Phase::Stopped | Phase::Failed => {}
-            Phase::Pending | Phase::Placed | Phase::Accepted | Phase::Starting | Phase::Running => {
+            Phase::Pending
+            | Phase::Placed
+            | Phase::Accepted
+            | Phase::Starting
+            | Phase::Running
+            | Phase::Restarting => {
                 return Ok(());
             }
             _ => return Err(Code::WrongPhase),
@@ -687,7 +789,7 @@ impl Model {
         }
         let id = vm.id;
         let record = self.v_mut(id);
-        (record.on, record.attempts) = (true, 0);
+        (record.on, record.attempts, record.restarts) = (true, 0, 0);
         record.refused.clear();
         if !keeps {
             self.anew(id, Reason::Requested);
@@ -741,7 +843,18 @@ impl Model {
         Ok(())
     }
 
+    fn again_later(&mut self, id: u64) {
+        let (now, calm) = (self.time, self.p.restart_max_ms);
+        let vm = self.v_mut(id);
+        if vm.phase == Phase::Running && now - vm.since >= calm {
+            vm.restarts = 0;
+        }
+        vm.restarts += 1;
+        self.phase(id, Phase::Restarting, Reason::Reported);
+    }
+
     fn ended(&mut self, id: u64, phase: Phase, failed: bool) -> Done {
+        let restart = self.v(id).restart;
         match (phase, failed) {
             (Phase::Deleting, _) => self.vms.retain(|vm| vm.id != id),
             (Phase::Moving, _) => self.anew(id, Reason::Draining),
@@ -749,11 +862,17 @@ impl Model {
             (Phase::Placed | Phase::Accepted | Phase::Starting, true) => {
                 self.next(id, Reason::MachineFailed);
             }
+            (Phase::Running, true) if restart != Restart::Never => self.again_later(id),
+            (Phase::Accepted | Phase::Starting | Phase::Running, false)
+                if restart == Restart::Always =>
+            {
+                self.again_later(id);
+            }
             (Phase::Running, true) => self.phase(id, Phase::Failed, Reason::Reported),
             (Phase::Accepted | Phase::Starting | Phase::Running, false) => {
                 self.off(id, Reason::Reported);
             }
-            (Phase::Stopped | Phase::Failed, _) => {}
+            (Phase::Stopped | Phase::Failed | Phase::Restarting, _) => {}
             _ => return Err(Code::WrongPhase),
         }
         Ok(())

@@ -171,6 +171,8 @@ pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
         resources: resources(&vm.spec.size),
         failover: word(&vm.spec.failover),
         on_isolation: word(&vm.spec.on_isolation),
+        restart: word(&vm.spec.restart),
+        restarts: vm.restarts,
         labels: vm.spec.labels.clone(),
         phase: vm.phase.as_str().to_owned(),
         phase_since_ms: vm.phase_since_ms,
@@ -240,6 +242,7 @@ fn reason_text(reason: ledger::Reason) -> &'static str {
         R::RoomFound => "room was found",
         R::MachineReturned => "its lost machine came back",
         R::Draining => "its machine drains",
+        R::Restarted => "it stopped of itself and is started again",
     }
 }
 
@@ -330,6 +333,7 @@ fn filter_text(filter: Filter) -> &'static str {
     match filter {
         Filter::NotUp => "too few rivals hear it",
         Filter::Draining => "it drains",
+        Filter::Flapping => "its lease lapsed again and again; it must stand for a while first",
         Filter::Arch => "it has another architecture",
         Filter::Vcpus => "too few processors are free",
         Filter::Memory => "too little memory is free",

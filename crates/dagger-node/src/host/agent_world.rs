@@ -124,6 +124,7 @@ impl TestControl {
             user_data: None,
             failover: Failover::Recreate,
             on_isolation: OnIsolation::Stop,
+            restart: Default::default(),
             spread: None,
             placement: None,
             labels: Labels::new(),

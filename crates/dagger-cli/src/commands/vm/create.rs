@@ -7,7 +7,7 @@ use crate::failure::{Done, Exit, Failure};
 use crate::output;
 use dagger_client::api::AccountView;
 use dagger_client::http::Stage;
-use dagger_ledger::{Action, Failover, OnIsolation, Placement, VmCreate};
+use dagger_ledger::{Action, Failover, OnIsolation, Placement, Restart, VmCreate};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -96,7 +96,6 @@ async fn request(
         .iter()
         .map(|path| read_ssh_key(path))
         .collect::<Done<_>>()?;
-    let placement = &args.placement;
     Ok(VmCreate {
         name: args.name.clone(),
         image: image.name,
@@ -114,17 +113,27 @@ async fn request(
             args::OnIsolation::Stop => OnIsolation::Stop,
             args::OnIsolation::Keep => OnIsolation::Keep,
         },
-        spread: placement.spread.clone(),
-        placement: Placement {
-            machines: placement.machines.clone(),
-            operators: placement.operators.clone(),
-            regions: placement.regions.clone(),
-            deny_machines: placement.deny_machines.clone(),
-            deny_operators: placement.deny_operators.clone(),
-            deny_regions: placement.deny_regions.clone(),
+        restart: match args.restart {
+            args::Restart::Never => Restart::Never,
+            args::Restart::OnFailure => Restart::OnFailure,
+            args::Restart::Always => Restart::Always,
         },
+        spread: args.spread.clone(),
+        placement: placement(&args.placement),
         labels: args.labels.iter().cloned().collect(),
     })
+}
+
+/// The placement that the arguments describe.
+pub(super) fn placement(args: &args::PlacementArgs) -> Placement {
+    Placement {
+        machines: args.machines.clone(),
+        operators: args.operators.clone(),
+        regions: args.regions.clone(),
+        deny_machines: args.deny_machines.clone(),
+        deny_operators: args.deny_operators.clone(),
+        deny_regions: args.deny_regions.clone(),
+    }
 }
 
 fn read_ssh_key(path: &Path) -> Done<String> {

@@ -12,7 +12,7 @@ use crate::failure::{Done, Exit, Failure};
 use crate::output;
 use dagger_client::api::VmView;
 use dagger_client::keys::KeyKind;
-use dagger_ledger::{Action, VmName};
+use dagger_ledger::{Action, VmName, VmPlace};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,19 @@ pub async fn run(context: &Context, command: VmCommand) -> Done<ExitCode> {
         VmCommand::Reboot(args) => {
             change(context, &args, Action::VmReboot, "is to restart", |vm| {
                 phase_is(vm, &["running"])
+            })
+            .await
+        }
+        VmCommand::Place(args) => {
+            let placement = create::placement(&args.placement);
+            let place = |of: VmName| {
+                Action::VmPlace(VmPlace {
+                    vm: of.vm,
+                    placement,
+                })
+            };
+            change(context, &args.change, place, "may run there", |vm| {
+                phase_is(vm, &["running", "stopped", "failed"])
             })
             .await
         }

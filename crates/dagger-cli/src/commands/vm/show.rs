@@ -89,7 +89,10 @@ fn describe(vm: &VmView) -> Done {
         ("accelerator", accelerator(vm)),
         (
             "failover",
-            format!("{}; {} when isolated", vm.failover, vm.on_isolation),
+            format!(
+                "{}; {} when isolated; restart {}",
+                vm.failover, vm.on_isolation, vm.restart
+            ),
         ),
         ("ssh host key", vm.ssh_host_key.clone().unwrap_or_default()),
         ("address", vm.address.clone().unwrap_or_default()),
