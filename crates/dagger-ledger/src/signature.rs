@@ -60,7 +60,12 @@ fn bisect(claims: &[&Claim], verdicts: &mut [bool]) {
 
 /// The batch equation's random weights, drawn from a hash of everything that is being judged (Fiat-Shamir): nobody can choose
 /// signatures that cancel out without choosing a hash's output, and this crate needs no source of randomness.
-struct Weights(blake3::OutputReader);
+struct Weights {
+    stream: blake3::OutputReader,
+    /// One block of the stream, of which the weights are cut: asked for 16 bytes, it would make a whole one each time.
+    block: [u8; 64],
+    used: usize,
+}
 
 impl Weights {
     fn new(claims: &[&Claim]) -> Self {
@@ -68,26 +73,37 @@ impl Weights {
         for claim in claims {
             hasher.update(&claim.seed);
         }
-        Self(hasher.finalize_xof())
+        Self {
+            stream: hasher.finalize_xof(),
+            block: [0; 64],
+            used: 64,
+        }
     }
 }
 
 impl RngCore for Weights {
     fn next_u32(&mut self) -> u32 {
         let mut bytes = [0u8; 4];
-        self.0.fill(&mut bytes);
+        self.fill_bytes(&mut bytes);
         u32::from_le_bytes(bytes)
     }
     fn next_u64(&mut self) -> u64 {
         let mut bytes = [0u8; 8];
-        self.0.fill(&mut bytes);
+        self.fill_bytes(&mut bytes);
         u64::from_le_bytes(bytes)
     }
     fn fill_bytes(&mut self, bytes: &mut [u8]) {
-        self.0.fill(bytes);
+        for byte in bytes {
+            if self.used == self.block.len() {
+                self.stream.fill(&mut self.block);
+                self.used = 0;
+            }
+            *byte = self.block[self.used];
+            self.used += 1;
+        }
     }
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
-        self.0.fill(bytes);
+        self.fill_bytes(bytes);
         Ok(())
     }
 }

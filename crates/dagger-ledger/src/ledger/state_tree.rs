@@ -2,7 +2,8 @@
 //!
 //! A record is a pair of hashes, of its key and of itself. A bucket's hash covers its sorted pairs; an empty bucket's is zero, and so
 //! is a node over two zeros. The upper 16 levels are dense; the buckets lie in pages of 16 that exist once something is in them. Changes are
-//! collected and every touched node is hashed once per [`StateTree::commit`].
+//! collected and every touched node is hashed once per [`StateTree::commit`], page by page in order of keys: a tree larger than the caches is read from
+//! memory once for each page, not once for each change and once for its hash.
 
 use crate::hash;
 
@@ -21,12 +22,11 @@ const ZERO: Hash = [0; 32];
 /// (hash of the key, hash of the record), sorted.
 pub(crate) type Bucket = Vec<(Hash, Hash)>;
 
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Page {
     buckets: [Bucket; PAGE_BUCKETS],
     /// Heap order: 1 is the page's root, the buckets' hashes are the last 16.
     nodes: [Hash; 2 * PAGE_BUCKETS],
-    touched: u16,
 }
 
 #[derive(Clone, Default)]
@@ -34,12 +34,18 @@ pub(crate) struct StateTree {
     /// Heap order over the pages; made with the first record.
     upper: Vec<Hash>,
     pages: Vec<Option<Box<Page>>>,
-    touched: Vec<u32>,
+    /// Changes since the last commit, in the order in which they were made.
+    pending: Vec<(Hash, Option<Hash>)>,
 }
 
 /// Which bucket a key hash belongs to.
 pub(crate) fn bucket_of(key: &Hash) -> u32 {
     u32::from_be_bytes([key[0], key[1], key[2], key[3]]) >> (32 - DEPTH)
+}
+
+/// Position of the page that a key hash belongs to.
+fn page_of(key: &Hash) -> usize {
+    (bucket_of(key) >> PAGE_LEVELS) as usize
 }
 
 /// Hash of a bucket.
@@ -65,51 +71,30 @@ pub(crate) fn node_hash(left: &Hash, right: &Hash) -> Hash {
 }
 
 impl StateTree {
-    /// Sets or removes the record of a key. Takes effect on the root with the next commit.
+    /// Sets or removes the record of a key. Takes effect with the next commit.
     pub(crate) fn set(&mut self, key: Hash, record: Option<Hash>) {
-        if self.upper.is_empty() {
+        self.pending.push((key, record));
+    }
+
+    /// Applies the changes and returns the root.
+    pub(crate) fn commit(&mut self) -> Hash {
+        let mut pending = std::mem::take(&mut self.pending);
+        if self.upper.is_empty() && !pending.is_empty() {
             self.upper = vec![ZERO; 2 * PAGES];
             self.pages = vec![None; PAGES];
         }
-        let bucket = bucket_of(&key);
-        let page_index = bucket >> PAGE_LEVELS;
-        let page = self.pages[page_index as usize].get_or_insert_with(|| {
-            Box::new(Page {
-                buckets: Default::default(),
-                nodes: [ZERO; 2 * PAGE_BUCKETS],
-                touched: 0,
-            })
-        });
-        let within = bucket as usize % PAGE_BUCKETS;
-        let entries = &mut page.buckets[within];
-        match (entries.binary_search_by(|(k, _)| k.cmp(&key)), record) {
-            (Ok(at), Some(record)) => entries[at].1 = record,
-            (Ok(at), None) => {
-                entries.remove(at);
-            }
-            (Err(at), Some(record)) => {
-                entries.reserve_exact(1);
-                entries.insert(at, (key, record));
-            }
-            (Err(_), None) => return,
+        // Stable: of two changes of one key the later one stands.
+        pending.sort_by_key(|(key, _)| bucket_of(key));
+        let mut dirty: Vec<u32> = Vec::with_capacity(pending.len());
+        for changes in pending.chunk_by(|(a, _), (b, _)| page_of(a) == page_of(b)) {
+            let index = page_of(&changes[0].0);
+            let page = self.pages[index].get_or_insert_with(Box::default);
+            page.apply(changes);
+            self.upper[PAGES + index] = page.nodes[1];
+            dirty.push((PAGES + index) as u32 / 2);
         }
-        if page.touched == 0 {
-            self.touched.push(page_index);
-        }
-        page.touched |= 1 << within;
-    }
-
-    /// Hashes what was touched and returns the root.
-    pub(crate) fn commit(&mut self) -> Hash {
-        let mut dirty = std::mem::take(&mut self.touched);
-        for index in &mut dirty {
-            let page = self.pages[*index as usize]
-                .as_mut()
-                .expect("a touched page exists");
-            self.upper[PAGES + *index as usize] = page.rehash();
-            *index = (PAGES as u32 + *index) / 2;
-        }
-        dirty.sort_unstable();
+        pending.clear();
+        self.pending = pending;
         while !dirty.is_empty() {
             dirty.dedup();
             for index in &mut dirty {
@@ -149,21 +134,37 @@ impl StateTree {
 }
 
 impl Page {
-    fn rehash(&mut self) -> Hash {
+    /// Makes the changes, which lie in this page and in order of their buckets, and hashes what they touch.
+    fn apply(&mut self, changes: &[(Hash, Option<Hash>)]) {
         let mut stale = [false; 2 * PAGE_BUCKETS];
-        for within in 0..PAGE_BUCKETS {
-            if self.touched & (1 << within) != 0 {
-                self.nodes[PAGE_BUCKETS + within] = bucket_hash(&self.buckets[within]);
-                stale[(PAGE_BUCKETS + within) / 2] = true;
+        for changes in changes.chunk_by(|(a, _), (b, _)| bucket_of(a) == bucket_of(b)) {
+            let within = bucket_of(&changes[0].0) as usize % PAGE_BUCKETS;
+            let bucket = &mut self.buckets[within];
+            for (key, record) in changes {
+                set(bucket, key, *record);
             }
+            self.nodes[PAGE_BUCKETS + within] = bucket_hash(bucket);
+            stale[(PAGE_BUCKETS + within) / 2] = true;
         }
-        self.touched = 0;
         for node in (1..PAGE_BUCKETS).rev() {
             if stale[node] {
                 self.nodes[node] = node_hash(&self.nodes[2 * node], &self.nodes[2 * node + 1]);
                 stale[node / 2] = true;
             }
         }
-        self.nodes[1]
+    }
+}
+
+fn set(bucket: &mut Bucket, key: &Hash, record: Option<Hash>) {
+    match (bucket.binary_search_by(|(k, _)| k.cmp(key)), record) {
+        (Ok(at), Some(record)) => bucket[at].1 = record,
+        (Ok(at), None) => {
+            bucket.remove(at);
+        }
+        (Err(at), Some(record)) => {
+            bucket.reserve_exact(1);
+            bucket.insert(at, (*key, record));
+        }
+        (Err(_), None) => {}
     }
 }
