@@ -12,7 +12,8 @@ pub use stream::CommitStream;
 pub use tunnel::Tunnel;
 
 use crate::api::*;
-use dagger_ledger::SignedTransaction;
+use crate::proof::{Receipt, RecordProof};
+use dagger_ledger::{SignedTransaction, StateKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -178,6 +179,19 @@ impl Client {
             Err(error) if error.code == "E_UNKNOWN_TRANSACTION" => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The receipt of a transaction. Waits a while for a certificate. Trust it only once [`crate::proof::Verifier`] has checked it.
+    pub async fn receipt(&self, digest: &str) -> Result<Receipt, ClientError> {
+        let path = format!("/v1/transactions/{}/receipt", segment(digest));
+        self.get_within(&path, LONG_POLL + ANSWER_TIMEOUT).await
+    }
+
+    /// What the ledger holds under a key, with its proof. Waits a while for a certificate. Trust it only once
+    /// [`crate::proof::Verifier`] has checked it.
+    pub async fn prove(&self, key: &StateKey) -> Result<RecordProof, ClientError> {
+        let path = format!("/v1/proof?key={}", segment(&key.to_string()));
+        self.get_within(&path, LONG_POLL + ANSWER_TIMEOUT).await
     }
 
     /// Waits until a transaction has reached `stage` (or its outcome, which ends every wait).

@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod keys;
+pub mod proof;
 pub mod token;
 pub mod transaction;
 

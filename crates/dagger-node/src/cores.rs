@@ -8,7 +8,7 @@ use std::{
 };
 
 use dagger_ledger::{Genesis, Ledger};
-use shadowgraph::Replica;
+use shadowgraph::{Epoch, Replica};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -134,6 +134,14 @@ impl Cores {
                 &mut executor,
             )?;
             let status = replica.status();
+            let mut receipts = ground.shared.receipts.lock().expect("no holder panics");
+            for epoch in 0..status.epoch.0 {
+                let Some(end) = ground.epochs.end(Epoch(epoch))? else {
+                    break;
+                };
+                receipts.epoch_ended(end);
+            }
+            drop(receipts);
             if events > 0 || status.epoch.0 > 0 {
                 tracing::info!(
                     events,

@@ -213,6 +213,7 @@ impl Executor {
             is_checkpoint: commit.is_checkpoint,
         };
         let mut ledger = self.shared.ledger.write().expect("no holder panics");
+        let previous_outcomes_root = ledger.outcomes_root();
         let output = ledger.execute(&input);
         let state_root = commit.is_checkpoint.then(|| ledger.state_root());
         if output.next_epoch.is_none() {
@@ -236,6 +237,16 @@ impl Executor {
             known.executed(&stage, outcome, at_ms);
         }
         drop(known);
+        self.shared
+            .receipts
+            .lock()
+            .expect("no holder panics")
+            .executed(
+                commit.index.0,
+                commit.time_ms,
+                previous_outcomes_root,
+                &output.outcomes,
+            );
         self.shared
             .executed_transactions
             .fetch_add(transactions.len() as u64, Ordering::Relaxed);
@@ -435,6 +446,9 @@ impl Executor {
     /// `E_DIVERGED` if it differs from this node's own.
     pub fn certified(&mut self, certificate: CheckpointCertificate) -> Result<(), NodeError> {
         let theirs = certificate.checkpoint;
+        let mut receipts = self.shared.receipts.lock().expect("no holder panics");
+        receipts.certified(&certificate);
+        drop(receipts);
         let Some(ours) = self.own.remove(&theirs.commit.0) else {
             return Ok(());
         };

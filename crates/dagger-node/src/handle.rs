@@ -13,19 +13,22 @@ use std::{
 };
 
 use dagger_client::api::{AcceptedStage, EventName, NodeStatus, TransactionStatus};
+use dagger_client::proof::{Receipt, RecordProof};
 use dagger_ledger::{
     Change, CheckedTransaction, Code, Digest, Genesis, Key, Ledger, MachineId, OperatorStatus,
-    Outcome, SignedTransaction,
+    Outcome, SignedTransaction, StateKey, StateProof,
 };
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use shadowgraph::{
-    Checkpoint, CheckpointCertificate, Committee, Epoch, EventRef, MemberIndex, PublicKey,
+    Checkpoint, CheckpointCertificate, CommitIndex, Committee, Epoch, EventRef, MemberIndex,
+    PublicKey,
 };
 use tokio::sync::broadcast;
 
 use crate::{
     clock::Clock, config::NodeConfig, error::SubmitError, membership::Membership, metrics::Metrics,
-    opaque::Consumer, replica::ReplicaHandle, transactions::Transactions, transport::Links,
+    opaque::Consumer, receipts::Receipts, replica::ReplicaHandle, transactions::Transactions,
+    transport::Links,
 };
 
 /// Executed commits that a node keeps for streams that resume.
@@ -82,6 +85,7 @@ pub(crate) struct Shared {
     pub started_at_ms: u64,
     pub ledger: RwLock<Ledger>,
     pub transactions: Mutex<Transactions>,
+    pub receipts: Mutex<Receipts>,
     pub commits: Mutex<VecDeque<Arc<CommitRecord>>>,
     pub changes: broadcast::Sender<Arc<CommitRecord>>,
     pub replica: ReplicaHandle,
@@ -315,6 +319,44 @@ impl NodeHandle {
             .lock()
             .expect("no holder panics")
             .status(digest)
+    }
+
+    /// The receipt of a transaction, once a checkpoint that covers it is certified.
+    pub fn receipt(&self, digest: &Digest) -> Option<Receipt> {
+        let receipts = self.shared.receipts.lock().expect("no holder panics");
+        receipts.receipt(&self.shared.genesis.chain_id, digest)
+    }
+
+    /// Whether a receipt can be had now or may come: false once the outcome is forgotten, and for what was never seen.
+    pub fn may_have_receipt(&self, digest: &Digest) -> bool {
+        let receipts = self.shared.receipts.lock().expect("no holder panics");
+        let held = receipts.knows(digest);
+        drop(receipts);
+        let status = self.transaction(digest);
+        held || status.is_some_and(|status| status.outcome.is_none())
+    }
+
+    /// A record with its way to the state root of a checkpoint of this node's, and that checkpoint's commit. `None` while the record has
+    /// changed since.
+    pub fn prove(&self, key: &StateKey) -> Option<(CommitIndex, StateProof)> {
+        let proof = self.read(|ledger| ledger.prove(key))?;
+        let own = self.shared.checkpoint.lock().expect("no holder panics");
+        let checkpoint = own.as_ref()?.checkpoint;
+        let root = Digest(checkpoint.state_root.0);
+        proof
+            .verify(&root)
+            .is_ok()
+            .then_some((checkpoint.commit, proof))
+    }
+
+    /// That proof with what makes the checkpoint trustworthy, once it is certified.
+    pub fn with_evidence(&self, commit: CommitIndex, proof: StateProof) -> Option<RecordProof> {
+        let receipts = self.shared.receipts.lock().expect("no holder panics");
+        Some(RecordProof {
+            chain_id: self.shared.genesis.chain_id,
+            proof,
+            evidence: receipts.evidence(commit)?,
+        })
     }
 
     /// Reads the ledger. Keep it short: execution waits meanwhile.

@@ -27,6 +27,7 @@ mod membership;
 pub mod metrics;
 pub mod node;
 pub mod opaque;
+mod receipts;
 pub mod replica;
 mod status;
 pub mod store;

@@ -129,6 +129,30 @@ pub enum Command {
 pub enum LedgerCommand {
     /// Follow what the network agrees on, commit by commit
     Tail(TailArgs),
+    /// Get the receipt of a transaction: that it was ordered, and what became of it
+    Receipt {
+        /// Digest of the transaction, 64 hex characters
+        transaction: String,
+        /// Where to write it [default: standard output]
+        #[arg(long, short = 'f', value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Get the proof of what the ledger holds under a name, or that it holds nothing
+    Prove {
+        /// operator/NAME, machine/NAME, account/NAME, image/ACCOUNT/NAME, vm/ACCOUNT/NAME, proposal/NUMBER or epoch
+        record: String,
+        /// Where to write it [default: standard output]
+        #[arg(long, short = 'f', value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Verify a receipt or proof offline; nothing but the genesis file is trusted
+    Verify {
+        /// What `receipt` or `prove` wrote
+        proof: PathBuf,
+        /// The network's genesis file, from somebody you trust
+        #[arg(long, value_name = "FILE")]
+        genesis: PathBuf,
+    },
 }
 
 #[derive(Args)]

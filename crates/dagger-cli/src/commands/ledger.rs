@@ -1,5 +1,7 @@
 //! `dagger ledger`.
 
+mod proofs;
+
 use crate::args::{LedgerCommand, TailArgs};
 use crate::context::Context;
 use crate::failure::{Done, Failure};
@@ -17,6 +19,13 @@ const RECONNECTS_MAX: u32 = 30;
 pub async fn run(context: &Context, command: LedgerCommand) -> Done {
     match command {
         LedgerCommand::Tail(args) => tail(context, &args).await,
+        LedgerCommand::Receipt { transaction, file } => {
+            proofs::receipt(context, &transaction, file.as_deref()).await
+        }
+        LedgerCommand::Prove { record, file } => {
+            proofs::prove(context, &record, file.as_deref()).await
+        }
+        LedgerCommand::Verify { proof, genesis } => proofs::verify(context, &proof, &genesis),
     }
 }
 

@@ -76,7 +76,11 @@ fn status_of(code: &str) -> StatusCode {
         | "not_empty"
         | "image_digest_mismatch"
         | "no_machine_fits"
-        | "quota_exceeded" => StatusCode::CONFLICT,
+        | "quota_exceeded"
+        | "too_few_seats"
+        | "too_many_leave"
+        | "already_done"
+        | "too_soon" => StatusCode::CONFLICT,
         "E_POOL_FULL" | "E_STOPPING" | "E_NO_MEMBER" => StatusCode::SERVICE_UNAVAILABLE,
         "E_TIMEOUT" | "E_TIMED_OUT" => StatusCode::GATEWAY_TIMEOUT,
         "image_store_full" | "disk_full" | "E_DISK_FULL" => StatusCode::INSUFFICIENT_STORAGE,

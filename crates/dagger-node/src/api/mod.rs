@@ -6,6 +6,7 @@
 
 mod blobs;
 mod error;
+mod proofs;
 mod proposal_views;
 mod reads;
 mod tail;
@@ -88,6 +89,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(reads::explain))
         .routes(routes!(transactions::submit))
         .routes(routes!(transactions::transaction))
+        .routes(routes!(proofs::receipt))
+        .routes(routes!(proofs::record))
         .routes(routes!(tail::commits))
         .routes(routes!(tail::tail))
         .routes(routes!(blobs::blob))

@@ -262,6 +262,9 @@ impl ReplicaThread {
             return Ok(Turn::Stop);
         };
         self.log = log;
+        let mut receipts = self.shared.receipts.lock().expect("no holder panics");
+        receipts.epoch_ended(end.clone());
+        drop(receipts);
         let before = self.shared.enter_epoch(end.next.clone());
         let now = self.shared.membership();
         self.attestor.epoch_began(&before, &now);
