@@ -279,7 +279,7 @@ fn a_record_with_any_part_forged_is_refused() {
     refused("a byte", &|r| r.proof.record.as_mut().unwrap()[9] ^= 1);
     refused("bucket", &|r| r.proof.bucket[0].1 = Digest([1; 32]));
     refused("sibling", &|r| r.proof.siblings[3] = Digest([1; 32]));
-    refused("one sibling less", &|r| drop(r.proof.siblings.pop()));
+    refused("one sibling less", &|r| r.proof.siblings.truncate(19));
     refused("chain", &|r| r.chain_id = Digest([1; 32]));
 }
 
