@@ -6,6 +6,7 @@
 //! What must not live here: rules. Ordering is `shadowgraph`, state is `dagger-ledger`, QEMU is
 //! `dagger-vmm`; this crate moves bytes between them, in the order that durability asks for.
 
+mod accuse;
 pub mod api;
 pub mod attest;
 mod catchup;

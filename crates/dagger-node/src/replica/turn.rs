@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TrySendError};
 
 use super::{CheckedCache, Control, ReplicaInput, ReplicaQueues, ingest::note_own_event, serve};
 use crate::{
+    accuse::accuse,
     attest::Attestor,
     error::{NodeError, SubmitError},
     executor::ExecutorInput,
@@ -236,7 +237,10 @@ impl ReplicaThread {
                     }
                 }
             }
-            Output::Equivocation(proof) => self.keep_equivocation(&proof),
+            Output::Equivocation(proof) => {
+                self.keep_equivocation(&proof);
+                runtime.spawn(accuse(Arc::clone(&self.shared), proof));
+            }
             Output::NeedsSnapshot { epoch, end } => {
                 tracing::warn!(%epoch, %end, "the events that lead on from here are no longer to be had; a snapshot is needed");
                 // Full means that it has been said and not been heard yet.
