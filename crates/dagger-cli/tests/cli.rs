@@ -12,6 +12,9 @@ fn help_is_reviewed() {
         &["vm"],
         &["vm", "create"],
         &["vm", "ssh"],
+        &["vm", "logs"],
+        &["vm", "console"],
+        &["vm", "resize"],
         &["image", "add"],
         &["node"],
         &["dev"],
@@ -294,4 +297,57 @@ fn dev_leaves_what_is_not_its_own() {
         );
     }
     assert!(directory.path().join("thesis.tex").exists());
+}
+
+/// What a node says of the VM `demo/web`.
+fn web(phase: &str) -> String {
+    serde_json::json!({
+        "id": 3, "name": "web", "account": "demo", "image": "demo/debian", "image_digest": "22".repeat(32),
+        "resources": {"vcpus": 1, "memory_mib": 256, "disk_mib": 1024}, "failover": "recreate", "on_isolation": "stop",
+        "labels": {}, "phase": phase, "phase_since_ms": 1000, "reason": {"code": "ok", "text": "as asked"},
+        "machine": "m-1", "operator": "alpha", "lease_epoch": 2, "created_ms": 500, "created_commit": 1, "history": []
+    })
+    .to_string()
+}
+
+#[test]
+fn logs_are_the_guests_bytes_and_nothing_else() {
+    let node = FakeNode::start(&[
+        ("GET /v1/vms/demo/web", 200, &web("stopped")),
+        (
+            "GET /v1/vms/demo/web/logs?follow=false&tail=2",
+            200,
+            "one\r\nlogin: ",
+        ),
+    ]);
+    let arguments = ["--api", &node.api, "vm", "logs", "demo/web", "--tail", "2"];
+    let output = dagger()
+        .args(arguments)
+        .env("DAGGER_TOKEN", "t")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(output.stdout, b"one\r\nlogin: ");
+}
+
+#[test]
+fn a_console_that_does_not_open_leaves_the_terminal_alone() {
+    let refusal = r#"{"error":{"code":"vm_not_running","text":"the VM is not running now"}}"#;
+    let node = FakeNode::start(&[
+        ("GET /v1/vms/demo/web", 200, &web("stopped")),
+        ("GET /v1/vms/demo/web/console", 409, refusal),
+    ]);
+    let output = dagger()
+        .args(["--api", &node.api, "vm", "console", "demo/web"])
+        .env("DAGGER_TOKEN", "t")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    insta::assert_snapshot!(stderr(&output), @"error: the VM is not running now [vm_not_running]");
+}
+
+#[test]
+fn a_resize_of_nothing_is_wrong_usage() {
+    let output = dagger().args(["vm", "resize", "web"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
 }

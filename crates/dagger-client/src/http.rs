@@ -9,7 +9,7 @@ mod tunnel;
 
 pub use error::{ClientError, Fault};
 pub use stream::CommitStream;
-pub use tunnel::Tunnel;
+pub use tunnel::{LogStream, Tunnel};
 
 use crate::api::*;
 use crate::proof::{Receipt, RecordProof};

@@ -385,6 +385,22 @@ async fn a_tunnel_needs_a_vm_and_a_token() {
         .err()
         .unwrap();
     assert_eq!(error.code, "E_TOKEN_MALFORMED");
+    for refused in [
+        world.client.console("demo", "none", &token).await.err(),
+        world
+            .client
+            .logs("demo", "none", true, Some(1), &token)
+            .await
+            .err(),
+    ] {
+        assert_eq!(refused.unwrap().code, "refused");
+    }
+    let error = world
+        .client
+        .logs("demo", "none", false, None, "")
+        .await
+        .err();
+    assert!(error.is_some_and(|error| error.fault == Fault::Refused));
     world.stop().await;
 }
 

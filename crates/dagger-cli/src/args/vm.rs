@@ -15,6 +15,10 @@ pub enum VmCommand {
     Show(VmRef),
     /// Log in, or run a command, with the guest's identity checked against the ledger
     Ssh(SshArgs),
+    /// Print what a VM wrote to its serial console
+    Logs(LogsArgs),
+    /// Sit at the serial console of a VM; Ctrl-] leaves
+    Console(ConsoleArgs),
     /// Connect standard input and output to a port of a VM
     Proxy(ProxyArgs),
     /// Say why a VM is where it is
@@ -29,6 +33,10 @@ pub enum VmCommand {
     Reboot(ChangeArgs),
     /// Say anew where a VM may run; it moves if it is elsewhere
     Place(PlaceArgs),
+    /// Give a stopped VM more or fewer processors, other memory, or a larger disk
+    Resize(ResizeArgs),
+    /// Give a VM another name
+    Rename(RenameArgs),
     /// Delete a VM and its disk
     #[command(visible_alias = "rm")]
     Delete(ChangeArgs),
@@ -187,6 +195,53 @@ pub struct ProxyArgs {
     /// Access token to use instead of the account's key
     #[arg(long, env = "DAGGER_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+}
+
+#[derive(Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub vm: VmRef,
+    /// Go on with what it writes from now, wherever the VM moves
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only so many of the newest lines
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<u32>,
+    /// Access token to use instead of the account's key
+    #[arg(long, env = "DAGGER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ConsoleArgs {
+    #[command(flatten)]
+    pub vm: VmRef,
+    /// Access token to use instead of the account's key
+    #[arg(long, env = "DAGGER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ResizeArgs {
+    #[command(flatten)]
+    pub vm: VmRef,
+    /// Virtual processors; as they are if not given
+    #[arg(long)]
+    pub vcpus: Option<u32>,
+    /// Memory; as it is if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
+    pub memory: Option<u64>,
+    /// Disk, never smaller than it was; as it is if not given
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
+    pub disk: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct RenameArgs {
+    #[command(flatten)]
+    pub vm: VmRef,
+    /// The new name, a DNS label, unique in your account
+    pub to: String,
 }
 
 /// What a token allows.

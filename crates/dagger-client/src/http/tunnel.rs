@@ -1,4 +1,4 @@
-//! A connection to a port of a guest, over a WebSocket to a node.
+//! Ways into a guest through a node: a port or the console over a WebSocket, the log as a stream.
 
 use super::{Client, ClientError, Fault, vm_path};
 use bytes::Bytes;
@@ -12,7 +12,24 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 /// Bytes read from the local side at a time.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// An open connection to a port of a guest.
+/// A guest's log as it arrives.
+pub struct LogStream {
+    api: String,
+    response: reqwest::Response,
+}
+
+impl LogStream {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// When the connection to the node breaks.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let chunk = self.response.chunk().await;
+        chunk.map_err(|error| ClientError::transport(&self.api, &error))
+    }
+}
+
+/// An open way into a guest: to a port of it, or to its serial console.
 pub struct Tunnel {
     api: String,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -28,6 +45,49 @@ impl Client {
         token: &str,
     ) -> Result<Tunnel, ClientError> {
         let path = vm_path(account, name, &format!("/tunnel?port={port}"));
+        self.way(&path, token).await
+    }
+
+    /// Opens the serial console of a VM; `token` must allow it.
+    pub async fn console(
+        &self,
+        account: &str,
+        name: &str,
+        token: &str,
+    ) -> Result<Tunnel, ClientError> {
+        self.way(&vm_path(account, name, "/console"), token).await
+    }
+
+    /// What a VM wrote to its serial console, from the last `tail` lines on (all that are kept if none), and what it
+    /// writes from now if `follow`; `token` must allow it.
+    pub async fn logs(
+        &self,
+        account: &str,
+        name: &str,
+        follow: bool,
+        tail: Option<u32>,
+        token: &str,
+    ) -> Result<LogStream, ClientError> {
+        let tail = tail.map_or(String::new(), |lines| format!("&tail={lines}"));
+        let path = vm_path(account, name, &format!("/logs?follow={follow}{tail}"));
+        let request = self.http.get(format!("{}{path}", self.api));
+        let response = request
+            .bearer_auth(token)
+            .send()
+            .await
+            .map_err(|error| ClientError::transport(&self.api, &error))?;
+        let status = response.status();
+        if !status.is_success() {
+            let body = response.bytes().await.unwrap_or_default();
+            return Err(ClientError::answered(&self.api, status, &body));
+        }
+        Ok(LogStream {
+            api: self.api.clone(),
+            response,
+        })
+    }
+
+    async fn way(&self, path: &str, token: &str) -> Result<Tunnel, ClientError> {
         let url = format!("ws{}{path}", self.api.trim_start_matches("http"));
         let fault = |text: String| ClientError::new(&self.api, Fault::Node, "E_TUNNEL", text);
         let mut request = url

@@ -95,6 +95,8 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tail::tail))
         .routes(routes!(blobs::blob))
         .routes(routes!(tunnel::tunnel))
+        .routes(routes!(tunnel::console))
+        .routes(routes!(tunnel::logs))
         .merge(blobs::upload_route())
 }
 

@@ -22,6 +22,8 @@ pub enum Want {
     Logs {
         /// Go on with what it writes from now.
         follow: bool,
+        /// Only so many of the newest lines; all that are kept if none.
+        tail_lines: Option<u32>,
     },
 }
 

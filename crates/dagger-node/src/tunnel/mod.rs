@@ -11,9 +11,12 @@
 mod frame;
 mod gate;
 mod guests;
+mod log;
 mod open;
 mod serve;
 
+#[cfg(test)]
+mod log_tests;
 #[cfg(test)]
 mod tunnel_tests;
 

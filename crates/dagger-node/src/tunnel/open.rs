@@ -278,6 +278,7 @@ async fn local(
     let guests = NodeGuests::new(node.clone(), host);
     let (id, guest) = judge(&guests, &JUDGED, request).await?;
     let (near, far) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
-    tokio::spawn(async move { carry(&guests, id, far, guest).await });
+    let want = request.want;
+    tokio::spawn(async move { carry(&guests, id, want, far, guest).await });
     Ok(Box::new(near))
 }

@@ -8,7 +8,7 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 use tokio::{
-    io::{AsyncWriteExt as _, copy_bidirectional_with_sizes},
+    io::{AsyncWriteExt as _, BufReader, copy_bidirectional_with_sizes},
     sync::Semaphore,
     time::timeout,
 };
@@ -60,7 +60,14 @@ impl<G: Guests> TunnelProtocol<G> {
             Err(answer) => return self.refuse(send, answer).await,
         };
         Answer::Open.write(&mut send).await.ok()?;
-        carry(&self.guests, id, tokio::io::join(recv, send), guest).await;
+        carry(
+            &self.guests,
+            id,
+            request.want,
+            tokio::io::join(recv, send),
+            guest,
+        )
+        .await;
         Some(())
     }
 
@@ -116,21 +123,45 @@ pub(super) async fn judge<G: Guests>(
     }
 }
 
-/// Copies both ways, each direction ending by itself, until both ended or the VM is no longer this
-/// machine's.
+/// Copies both ways until both directions ended, or the VM is no longer this machine's.
 pub(super) async fn carry<G: Guests>(
     guests: &G,
     id: InstanceId,
+    want: Want,
     mut near: impl Duplex,
     mut guest: Box<dyn Duplex>,
 ) {
     tokio::select! {
-        ended = copy_bidirectional_with_sizes(&mut near, &mut guest, BUFFER_BYTES, BUFFER_BYTES) => {
+        ended = copy(want, &mut near, &mut guest) => {
             tracing::debug!(instance = %id, ?ended, "a way into a VM ended");
         }
         () = fenced(guests, id) => {
             tracing::info!(instance = %id, "a way into a VM was cut: the VM is no longer this machine's");
         }
+    }
+}
+
+/// Each direction ends by itself. Only who reads a log has nothing to say: his end is the end of it, or a log that is
+/// followed and stays silent would be kept open for nobody.
+async fn copy(
+    want: Want,
+    near: &mut impl Duplex,
+    guest: &mut Box<dyn Duplex>,
+) -> std::io::Result<()> {
+    if !matches!(want, Want::Logs { .. }) {
+        return copy_bidirectional_with_sizes(near, guest, BUFFER_BYTES, BUFFER_BYTES)
+            .await
+            .map(drop);
+    }
+    let (mut from_asker, mut to_asker) = tokio::io::split(near);
+    let mut log = BufReader::with_capacity(BUFFER_BYTES, guest);
+    let mut nowhere = tokio::io::sink();
+    tokio::select! {
+        sent = tokio::io::copy_buf(&mut log, &mut to_asker) => {
+            sent?;
+            to_asker.shutdown().await
+        }
+        gone = tokio::io::copy(&mut from_asker, &mut nowhere) => gone.map(drop),
     }
 }
 

@@ -23,6 +23,10 @@ use super::{
 const CHAIN: [u8; 32] = [9; 32];
 const NOW_MS: u64 = 1_000_000_000_000;
 const VM: u64 = 7;
+const LOGS: Want = Want::Logs {
+    follow: true,
+    tail_lines: Some(3),
+};
 
 #[derive(Clone)]
 struct TestGuests {
@@ -301,7 +305,7 @@ async fn each_want_takes_its_own_right() {
     for (want, right) in [
         (Want::Port(22), Right::Tunnel),
         (Want::Console, Right::Console),
-        (Want::Logs { follow: false }, Right::Logs),
+        (LOGS, Right::Logs),
     ] {
         for granted in [Right::Tunnel, Right::Console, Right::Logs] {
             let answer = world.ask(want, world.token(&[granted])).await;
@@ -324,12 +328,7 @@ async fn each_want_takes_its_own_right() {
     );
     // The log outlives the guest.
     world.change(|hosted| hosted.running = false);
-    assert!(
-        world
-            .ask(Want::Logs { follow: false }, world.token(&[Right::Logs]))
-            .await
-            .is_ok()
-    );
+    assert!(world.ask(LOGS, world.token(&[Right::Logs])).await.is_ok());
 }
 
 #[tokio::test]
@@ -386,7 +385,7 @@ async fn a_request_is_bounded_and_garbage_ends_it() {
     assert!(Request::read(&mut short).await.is_err());
     let request = Request {
         vm: 1,
-        want: Want::Logs { follow: true },
+        want: LOGS,
         token: "t".into(),
     };
     request.write(&mut wire).await.unwrap();

@@ -28,20 +28,31 @@ fn scope(connection: &Connection, vm: &VmView) -> VmScope {
     }
 }
 
-/// A token for one connection to `port`, signed by the account's key.
+/// A token for one use of `right`, signed by the account's key.
 pub fn own_token(
+    context: &Context,
+    connection: &Connection,
+    vm: &VmView,
+    right: Right,
+) -> Done<String> {
+    let key = context.key(KeyKind::Account)?;
+    let expires_ms = now_ms() + OWN_TOKEN_FOR_MS;
+    Ok(token::issue(
+        &key,
+        scope(connection, vm),
+        &[right],
+        expires_ms,
+    )?)
+}
+
+/// A token for one connection to `port`, signed by the account's key.
+pub fn port_token(
     context: &Context,
     connection: &Connection,
     vm: &VmView,
     port: u16,
 ) -> Done<String> {
-    let key = context.key(KeyKind::Account)?;
-    let token = token::issue(
-        &key,
-        scope(connection, vm),
-        &[Right::Tunnel],
-        now_ms() + OWN_TOKEN_FOR_MS,
-    )?;
+    let token = own_token(context, connection, vm, Right::Tunnel)?;
     Ok(token::attenuate(
         &token,
         &Restriction {
@@ -81,7 +92,7 @@ pub async fn proxy(context: &Context, args: ProxyArgs) -> Done {
     let vm = context.vm(&connection, &args.vm.vm).await?;
     let token = match args.token {
         Some(token) => token,
-        None => own_token(context, &connection, &vm, args.port)?,
+        None => port_token(context, &connection, &vm, args.port)?,
     };
     let tunnel = connection
         .client

@@ -1,20 +1,20 @@
 //! `dagger vm`.
 
 mod access;
+mod change;
+mod console;
 mod create;
+mod logs;
 mod progress;
 mod show;
 mod ssh;
 
-use crate::args::{ChangeArgs, VmCommand};
+use crate::args::VmCommand;
 use crate::context::{Connection, Context};
-use crate::failure::{Done, Exit, Failure};
-use crate::output;
+use crate::failure::Done;
 use dagger_client::api::VmView;
-use dagger_client::keys::KeyKind;
-use dagger_ledger::{Action, VmName, VmPlace};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a waiting command looks at a VM.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -28,100 +28,17 @@ pub async fn run(context: &Context, command: VmCommand) -> Done<ExitCode> {
         VmCommand::Explain(vm) => show::explain(context, &vm.vm).await,
         VmCommand::Proxy(args) => access::proxy(context, args).await,
         VmCommand::Token(args) => access::token(context, &args).await,
-        VmCommand::Stop(args) => {
-            change(context, &args, Action::VmStop, "is to stop", |vm| {
-                phase_is(vm, &["stopped"])
-            })
-            .await
-        }
-        VmCommand::Start(args) => {
-            change(context, &args, Action::VmStart, "is to start", |vm| {
-                phase_is(vm, &["running"])
-            })
-            .await
-        }
-        VmCommand::Reboot(args) => {
-            change(context, &args, Action::VmReboot, "is to restart", |vm| {
-                phase_is(vm, &["running"])
-            })
-            .await
-        }
-        VmCommand::Place(args) => {
-            let placement = create::placement(&args.placement);
-            let place = |of: VmName| {
-                Action::VmPlace(VmPlace {
-                    vm: of.vm,
-                    placement,
-                })
-            };
-            change(context, &args.change, place, "may run there", |vm| {
-                phase_is(vm, &["running", "stopped", "failed"])
-            })
-            .await
-        }
-        VmCommand::Delete(args) => {
-            change(context, &args, Action::VmDelete, "is to be deleted", |vm| {
-                vm.is_none()
-            })
-            .await
-        }
+        VmCommand::Logs(args) => logs::run(context, &args).await,
+        VmCommand::Console(args) => console::run(context, &args).await,
+        VmCommand::Stop(args) => change::stop(context, &args).await,
+        VmCommand::Start(args) => change::start(context, &args).await,
+        VmCommand::Reboot(args) => change::reboot(context, &args).await,
+        VmCommand::Place(args) => change::place(context, args).await,
+        VmCommand::Resize(args) => change::resize(context, &args).await,
+        VmCommand::Rename(args) => change::rename(context, &args).await,
+        VmCommand::Delete(args) => change::delete(context, &args).await,
     }
     .map(|()| ExitCode::SUCCESS)
-}
-
-fn phase_is(vm: Option<&VmView>, phases: &[&str]) -> bool {
-    vm.is_some_and(|vm| phases.contains(&vm.phase.as_str()))
-}
-
-/// Asks the ledger for a change of a VM and, with `--wait`, waits until `done`.
-async fn change(
-    context: &Context,
-    args: &ChangeArgs,
-    action: impl FnOnce(VmName) -> Action,
-    said: &str,
-    done: impl Fn(Option<&VmView>) -> bool,
-) -> Done {
-    let connection = context.connect().await?;
-    let (account, name) = context.qualify(&connection, &args.vm.vm).await?;
-    let key = context.key(KeyKind::Account)?;
-    let status = context
-        .execute(&connection, &key, action(VmName { vm: name.clone() }))
-        .await?;
-    if !args.wait.wait {
-        return match context.json() {
-            true => output::json(&status),
-            false => output::line(&format!(
-                "vm {account}/{name} {said}; follow it with `dagger vm show {name}`"
-            )),
-        };
-    }
-    let deadline = Instant::now() + Duration::from_millis(args.wait.timeout);
-    let mut last = String::new();
-    loop {
-        let vm = find(&connection, &account, &name).await?;
-        let phase = vm.as_ref().map_or("gone", |vm| vm.phase.as_str());
-        if phase != last {
-            last = phase.to_owned();
-            match context.json() {
-                true => output::json_line(
-                    &serde_json::json!({"vm": format!("{account}/{name}"), "phase": phase}),
-                )?,
-                false => output::line(&format!("vm {account}/{name} is {phase}"))?,
-            }
-        }
-        if done(vm.as_ref()) {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            let text = format!("vm {account}/{name} is still {phase}");
-            return Err(
-                Failure::new(Exit::TimedOut, "E_TIMED_OUT", text).hint(format!(
-                    "it goes on without you; look with `dagger vm show {name}`"
-                )),
-            );
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 /// The VM of that name, or none.

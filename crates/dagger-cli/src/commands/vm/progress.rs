@@ -309,7 +309,7 @@ pub async fn follow(
 
 /// The first line of the guest's ssh server, through the tunnel; none while it does not answer.
 async fn banner(context: &Context, connection: &Connection, vm: &VmView) -> Option<String> {
-    let token = super::access::own_token(context, connection, vm, 22).ok()?;
+    let token = super::access::port_token(context, connection, vm, 22).ok()?;
     let tunnel = connection
         .client
         .tunnel(&vm.account, &vm.name, 22, &token)
