@@ -20,8 +20,8 @@ pub enum Request {
     },
     /// Stop QEMU. A hard stop is answered when it is done.
     Stop(StopMode),
-    /// Which port of 127.0.0.1 leads to this TCP port of the guest? Made if there is none.
-    Forward {
+    /// Connect to this TCP port of the guest; the connection comes with the answer, as a descriptor.
+    Dial {
         /// Port in the guest.
         guest_port: u16,
     },
@@ -37,11 +37,8 @@ pub enum Response {
     Done,
     /// The state of things.
     Status(InstanceStatus),
-    /// Connect here.
-    Forwarded {
-        /// Port on 127.0.0.1.
-        host_port: u16,
-    },
+    /// The connection comes with this line.
+    Dialled,
     /// It cannot be done.
     Error {
         /// Why.

@@ -102,6 +102,7 @@ impl Vmm for FakeVmm {
         let status = InstanceStatus {
             id: spec.id,
             state: InstanceState::Up,
+            network: None,
             accelerator: Some((Accelerator::Tcg, "fake".into())),
             qemu_pid: Some(1),
             shim_pid: Some(1),

@@ -33,5 +33,5 @@ pub use spec::{
     InstanceSpec, MEMORY_MIB_MAX, MEMORY_MIB_MIN, Profile, SSH_KEYS_MAX, Seed, USER_DATA_BYTES_MAX,
     VCPUS_MAX,
 };
-pub use status::{InstanceState, InstanceStatus, StopCode, StopMode};
+pub use status::{InstanceState, InstanceStatus, Network, StopCode, StopMode};
 pub use vmm::Vmm;

@@ -35,6 +35,9 @@ pub struct Launch {
     pub spec: InstanceSpec,
     /// QEMU.
     pub qemu: PathBuf,
+    /// What connects the guest to the internet; none: nothing does.
+    #[serde(default)]
+    pub pasta: Option<PathBuf>,
     /// Where this host's verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog, CLOCK_BOOTTIME ms.

@@ -88,6 +88,15 @@ pub enum InstanceState {
     },
 }
 
+/// What a guest reaches of its own accord.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The internet, and nothing private.
+    pub internet: bool,
+    /// Why, for people.
+    pub text: String,
+}
+
 /// One instance as this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceStatus {
@@ -97,6 +106,9 @@ pub struct InstanceStatus {
     pub state: InstanceState,
     /// What it runs on and why that was chosen; none before the choice is made.
     pub accelerator: Option<(Accelerator, String)>,
+    /// What it reaches; none before it was started.
+    #[serde(default)]
+    pub network: Option<Network>,
     /// QEMU's process, if it runs.
     pub qemu_pid: Option<u32>,
     /// The shim's process, if it lives.

@@ -47,6 +47,7 @@ fn stopped(lease_epoch: u64, code: StopCode, stopped_ms: u64) -> InstanceStatus 
             code,
             text: "why".into(),
         },
+        network: None,
         accelerator: None,
         qemu_pid: None,
         shim_pid: None,

@@ -330,6 +330,7 @@ impl World {
         let status = InstanceStatus {
             id,
             state: InstanceState::Starting,
+            network: None,
             accelerator: None,
             qemu_pid: None,
             shim_pid: None,

@@ -31,6 +31,8 @@ use crate::vmm::Vmm;
 
 /// The hypervisor.
 const QEMU: &str = "qemu-system-x86_64";
+/// What connects guests to the internet (Debian package `passt`).
+const PASTA: &str = "pasta";
 /// Directories on their way out begin with this, so that no listing takes them for instances.
 const REMOVED_PREFIX: &str = ".removed-";
 /// How long a shim may take to say that it is ready.
@@ -54,6 +56,7 @@ struct Shared {
     dir: PathBuf,
     exe: PathBuf,
     qemu: PathBuf,
+    pasta: PathBuf,
     /// One transition per instance at a time.
     turns: Mutex<BTreeMap<InstanceId, Arc<tokio::sync::Mutex<()>>>>,
     /// Since when a shim has not answered, Unix ms.
@@ -66,7 +69,7 @@ impl Host {
     /// # Errors
     /// [`VmmError::Io`].
     pub fn open(dir: PathBuf, exe: PathBuf) -> Result<Self, VmmError> {
-        Self::with_qemu(dir, exe, PathBuf::from(QEMU))
+        Self::with_programs(dir, exe, PathBuf::from(QEMU), PathBuf::from(PASTA))
     }
 
     /// Like [`Host::open`], with another QEMU: a path, or a name looked up in `PATH`.
@@ -74,6 +77,19 @@ impl Host {
     /// # Errors
     /// [`VmmError::Io`].
     pub fn with_qemu(dir: PathBuf, exe: PathBuf, qemu: PathBuf) -> Result<Self, VmmError> {
+        Self::with_programs(dir, exe, qemu, PathBuf::from(PASTA))
+    }
+
+    /// Like [`Host::with_qemu`], with another `pasta`. Without it guests reach nothing.
+    ///
+    /// # Errors
+    /// [`VmmError::Io`].
+    pub fn with_programs(
+        dir: PathBuf,
+        exe: PathBuf,
+        qemu: PathBuf,
+        pasta: PathBuf,
+    ) -> Result<Self, VmmError> {
         let make = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         make.map_err(|e| VmmError::io("making", &dir, e))?;
         let dir = dir
@@ -84,6 +100,7 @@ impl Host {
                 dir,
                 exe,
                 qemu,
+                pasta,
                 turns: Mutex::default(),
                 silent: Mutex::default(),
             }),
@@ -117,22 +134,15 @@ impl Host {
     /// [`VmmError::QemuMissing`]: the machine cannot host.
     pub fn find_qemu(&self) -> Result<PathBuf, VmmError> {
         let name = &self.shared.qemu;
-        let missing = || VmmError::QemuMissing {
+        find_program(name).ok_or_else(|| VmmError::QemuMissing {
             program: name.display().to_string(),
             package: "qemu-system-x86",
-        };
-        if name.components().count() > 1 {
-            return if name.is_file() {
-                Ok(name.clone())
-            } else {
-                Err(missing())
-            };
-        }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path)
-            .map(|dir| dir.join(name))
-            .find(|file| file.is_file())
-            .ok_or_else(missing)
+        })
+    }
+
+    /// What connects guests to the internet; none: they reach nothing.
+    pub fn find_pasta(&self) -> Option<PathBuf> {
+        find_program(&self.shared.pasta)
     }
 
     /// Prepares and starts an instance; see [`Vmm::start`]. Returns when a shim has it in its care, before the guest runs.
@@ -156,6 +166,7 @@ impl Host {
             dir: dir.clone(),
             spec: spec.clone(),
             qemu,
+            pasta: self.find_pasta(),
             accel_file: self.shared.dir.join("accel.json"),
             lease_deadline_boottime_ms,
         };
@@ -382,14 +393,11 @@ impl Host {
             port: guest_port,
             reason,
         };
-        let host_port = match self.talk(id, &Request::Forward { guest_port }).await? {
-            Response::Forwarded { host_port } => host_port,
-            Response::Error { text } => return Err(unreachable(text)),
-            other => return Err(unreachable(format!("the shim answered {other:?}"))),
+        let stream = match talk::dial(&self.directory(id), guest_port).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(text)) => return Err(unreachable(text)),
+            Err(error) => return Err(self.why_not(id, error).await),
         };
-        let stream = TcpStream::connect(("127.0.0.1", host_port))
-            .await
-            .map_err(|e| unreachable(e.to_string()))?;
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
@@ -499,6 +507,17 @@ impl Host {
     pub(crate) fn kept_state(dir: &Path) -> Option<State> {
         read_json(&dir.join(STATE_FILE))
     }
+}
+
+/// A path, or a name looked up in `PATH`.
+fn find_program(name: &Path) -> Option<PathBuf> {
+    if name.components().count() > 1 {
+        return name.is_file().then(|| name.to_owned());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
 }
 
 impl Vmm for Host {

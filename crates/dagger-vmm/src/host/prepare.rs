@@ -25,6 +25,8 @@ pub struct Plan {
     pub spec: InstanceSpec,
     /// QEMU.
     pub qemu: PathBuf,
+    /// What connects guests to the internet, if the host has it.
+    pub pasta: Option<PathBuf>,
     /// Where the verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog.
@@ -78,6 +80,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
     let launch = Launch {
         spec: spec.clone(),
         qemu: plan.qemu.clone(),
+        pasta: plan.pasta.clone(),
         accel_file: plan.accel_file.clone(),
         lease_deadline_boottime_ms: plan.lease_deadline_boottime_ms,
         boot_id: boot_id(),

@@ -94,6 +94,7 @@ fn unborn(id: InstanceId) -> InstanceStatus {
         id,
         state: InstanceState::Starting,
         accelerator: None,
+        network: None,
         qemu_pid: None,
         shim_pid: None,
         shim_started_ms: 0,

@@ -1,13 +1,14 @@
 //! Conversation with a shim over its unix socket.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::UnixStream;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::control::{LINE_BYTES_MAX, Request, Response, line};
@@ -56,6 +57,59 @@ pub async fn attach(dir: &Path, request: &Request) -> io::Result<UnixStream> {
     timeout(PATIENCE, conversation)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Asks for a connection to a port of the guest; the inner error is the shim's.
+pub async fn dial(dir: &Path, guest_port: u16) -> io::Result<Result<TcpStream, String>> {
+    let conversation = async {
+        let mut stream = connect(dir).await?;
+        stream
+            .write_all(&line(&Request::Dial { guest_port }))
+            .await?;
+        let (mut answer, mut dialled) = (Vec::new(), None);
+        while answer.last() != Some(&b'\n') && answer.len() < LINE_BYTES_MAX {
+            stream.readable().await?;
+            let received = stream.try_io(Interest::READABLE, || receive(&stream, &mut answer));
+            match received {
+                Ok(received) => dialled = dialled.or(received),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match (serde_json::from_slice(&answer), dialled) {
+            (Ok(Response::Dialled), Some(dialled)) => {
+                let dialled = std::net::TcpStream::from(dialled);
+                dialled.set_nonblocking(true)?;
+                TcpStream::from_std(dialled).map(Ok)
+            }
+            (Ok(Response::Error { text }), _) => Ok(Err(text)),
+            _ => Err(io::Error::other("the shim hung up")),
+        }
+    };
+    timeout(PATIENCE, conversation)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Takes what is there: bytes, and the descriptor that may come with them.
+#[allow(unsafe_code)]
+fn receive(stream: &UnixStream, answer: &mut Vec<u8>) -> io::Result<Option<OwnedFd>> {
+    let mut bytes = [0; 1024];
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let received = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), flags)?;
+    let length = received.bytes;
+    let descriptor = received.cmsgs()?.find_map(|message| match message {
+        ControlMessageOwned::ScmRights(descriptors) => descriptors.first().copied(),
+        _ => None,
+    });
+    if length == 0 {
+        return Err(io::Error::other("the shim hung up"));
+    }
+    answer.extend_from_slice(&bytes[..length]);
+    // SAFETY: the kernel has just made this descriptor for this process; nobody else knows of it.
+    Ok(descriptor.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
 async fn connect(dir: &Path) -> io::Result<UnixStream> {

@@ -26,8 +26,8 @@ pub const UEFI_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// Translated code a TCG guest may keep, MiB. QEMU's own default grows to a gigabyte per guest.
 const TCG_CACHE_MIB: u32 = 128;
 
-/// The arguments, without the program.
-pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString> {
+/// The arguments, without the program. `internet`: QEMU runs in a namespace from which nothing private can be reached.
+pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator, internet: bool) -> Vec<OsString> {
     let profile = effective_profile(spec.profile, accelerator);
     let mut out: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: &str| out.extend([option.into(), value.into()]);
@@ -66,9 +66,10 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator) -> Vec<OsString>
     add("-device", &device(profile, "virtio-rng", "rng=entropy"));
     disks(spec, profile, &mut add);
     // `restrict` keeps the guest off everything but the ports forwarded to it: no host, no private network, no internet.
+    let restrict = if internet { "off" } else { "on" };
     add(
         "-netdev",
-        "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22",
+        &format!("user,id=net,restrict={restrict},ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"),
     );
     let no_rom = if profile == Profile::Q35 {
         ",romfile="

@@ -2,7 +2,7 @@ use super::*;
 use crate::spec::tests::spec;
 
 fn line(spec: &InstanceSpec, accelerator: Accelerator) -> String {
-    let words = arguments(spec, accelerator);
+    let words = arguments(spec, accelerator, false);
     words
         .iter()
         .map(|w| w.to_string_lossy())
@@ -56,7 +56,7 @@ fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
         format: DiskFormat::Qcow2,
         firmware: Firmware::Bios,
     };
-    let words = arguments(&spec, Accelerator::Tcg);
+    let words = arguments(&spec, Accelerator::Tcg, true);
     let nodes: Vec<Value> = words
         .iter()
         .filter_map(|w| serde_json::from_str(&w.to_string_lossy()).ok())

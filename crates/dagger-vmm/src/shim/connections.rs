@@ -1,8 +1,11 @@
 //! The host's connections to a shim: lines in, lines out, each within bounds. What requests mean is decided elsewhere.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use crate::control::{LINE_BYTES_MAX, Request, Response, line};
 
@@ -107,6 +110,26 @@ impl Connections {
     /// Answers.
     pub fn reply(&mut self, token: Token, response: &Response) {
         self.send(token, &line(response));
+    }
+
+    /// Answers with a descriptor beside the line. A connection that cannot take it at once is dropped.
+    pub fn reply_with(&mut self, token: Token, response: &Response, descriptor: &impl AsRawFd) {
+        let Some(connection) = self.open.get_mut(&token) else {
+            return;
+        };
+        let line = line(response);
+        let descriptors = [descriptor.as_raw_fd()];
+        let sent = connection.output.is_empty()
+            && sendmsg::<()>(
+                connection.stream.as_raw_fd(),
+                &[IoSlice::new(&line)],
+                &[ControlMessage::ScmRights(&descriptors)],
+                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) == Ok(line.len());
+        if !sent {
+            self.open.remove(&token);
+        }
     }
 
     /// Turns a connection into the guest's serial line.

@@ -33,12 +33,17 @@ pub struct Spawned {
 }
 
 /// Starts QEMU in the current directory. It holds the lock too, so that a free lock proves that it is gone.
-pub fn spawn(launch: &Launch, accelerator: Accelerator, lock: &Lock) -> io::Result<Spawned> {
+pub fn spawn(
+    launch: &Launch,
+    accelerator: Accelerator,
+    lock: &Lock,
+    internet: bool,
+) -> io::Result<Spawned> {
     let (qmp, qmp_theirs) = UnixStream::pair()?;
     let (console, console_theirs) = UnixStream::pair()?;
     let mut command = Command::new(&launch.qemu);
     command
-        .args(arguments(&launch.spec, accelerator))
+        .args(arguments(&launch.spec, accelerator, internet))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::from(OwnedFd::from(qmp_theirs)))

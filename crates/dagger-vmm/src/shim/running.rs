@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -20,7 +21,7 @@ const WAITING_MAX: usize = 64;
 pub enum Waiting {
     Capabilities,
     Ping,
-    Forward {
+    Dial {
         token: Token,
         guest_port: u16,
         asked_to_add: bool,
@@ -175,19 +176,33 @@ impl Watch {
                 running.ping_unanswered = false;
                 running.silent_since_ms = None;
             }
-            Some(Waiting::Forward {
+            Some(Waiting::Dial {
                 token,
                 guest_port,
                 asked_to_add,
             }) => {
-                self.hear_forward(token, guest_port, asked_to_add, answer);
+                self.hear_dial(token, guest_port, asked_to_add, answer);
             }
             _ => {}
         }
     }
 
+    /// Connects to QEMU's forwarded port, from the namespace that both are in: nobody else on the host can.
+    fn dial(&mut self, token: Token, host_port: u16) {
+        // On loopback, with QEMU listening, this does not wait.
+        match TcpStream::connect((Ipv4Addr::LOCALHOST, host_port)) {
+            Ok(stream) => self
+                .connections
+                .reply_with(token, &Response::Dialled, &stream),
+            Err(error) => {
+                let text = format!("QEMU's port {host_port} does not take connections: {error}");
+                self.connections.reply(token, &Response::Error { text });
+            }
+        }
+    }
+
     /// A port is looked up, made if it is not there, and looked up again.
-    fn hear_forward(
+    fn hear_dial(
         &mut self,
         token: Token,
         guest_port: u16,
@@ -198,11 +213,9 @@ impl Watch {
             .as_ref()
             .map_or_else(String::as_str, |v| v.as_str().unwrap_or(""));
         if let Some(host_port) = forwarded_port(text, guest_port) {
-            return self
-                .connections
-                .reply(token, &Response::Forwarded { host_port });
+            return self.dial(token, host_port);
         }
-        let waiting = Waiting::Forward {
+        let waiting = Waiting::Dial {
             token,
             guest_port,
             asked_to_add: true,

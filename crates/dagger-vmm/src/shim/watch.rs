@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::connections::{Connections, Input, Token};
 use super::console::ConsoleRing;
+use super::egress::Egress;
 use super::guard::{Action, Ending, Guard, judge};
 use super::process;
 use super::running::{Running, Waiting};
@@ -27,7 +28,7 @@ use crate::record::{
     CONSOLE_FILE, CONTROL_SOCKET, Launch, Lock, STATE_FILE, State, write_atomically,
 };
 use crate::spec::{AccelChoice, Accelerator};
-use crate::status::{InstanceState, InstanceStatus, StopCode, StopMode};
+use crate::status::{InstanceState, InstanceStatus, Network, StopCode, StopMode};
 
 /// Most bytes of QEMU's complaints that are kept.
 const COMPLAINTS_BYTES_MAX: usize = 4096;
@@ -42,6 +43,7 @@ pub struct Watch {
     status: InstanceStatus,
     pub(super) connections: Connections,
     ring: ConsoleRing,
+    egress: Option<Egress>,
     pub(super) running: Option<Running>,
     /// Those who wait for the end.
     mourners: Vec<Token>,
@@ -62,7 +64,8 @@ enum Source {
 
 impl Watch {
     /// Takes over an instance whose lock is held; listens, starts nothing.
-    pub fn new(launch: Launch, lock: Lock) -> io::Result<Self> {
+    pub fn new(launch: Launch, lock: Lock, egress: Result<Egress, String>) -> io::Result<Self> {
+        let network = describe(&egress);
         let mut set = SigSet::empty();
         for signal in [
             Signal::SIGCHLD,
@@ -92,6 +95,7 @@ impl Watch {
             id: launch.spec.id,
             state: InstanceState::Starting,
             accelerator: None,
+            network: Some(network),
             qemu_pid: None,
             shim_pid: Some(std::process::id()),
             shim_started_ms: unix_ms(),
@@ -109,6 +113,7 @@ impl Watch {
             status,
             connections,
             ring,
+            egress: egress.ok(),
             running: None,
             mourners: Vec::new(),
             signals,
@@ -145,16 +150,17 @@ impl Watch {
     }
 
     fn start_qemu(&mut self, accelerator: Accelerator, reason: String, on_trial: bool) {
-        let process = match process::spawn(&self.launch, accelerator, &self.lock) {
-            Ok(process) => process,
-            Err(error) => {
-                let text = format!(
-                    "{} could not be started: {error}; install qemu-system-x86",
-                    self.launch.qemu.display()
-                );
-                return self.end(StopCode::QemuFailed, text);
-            }
-        };
+        let process =
+            match process::spawn(&self.launch, accelerator, &self.lock, self.egress.is_some()) {
+                Ok(process) => process,
+                Err(error) => {
+                    let text = format!(
+                        "{} could not be started: {error}; install qemu-system-x86",
+                        self.launch.qemu.display()
+                    );
+                    return self.end(StopCode::QemuFailed, text);
+                }
+            };
         self.status.accelerator = Some((accelerator, reason));
         self.status.qemu_pid = Some(process.child.id());
         self.status.qemu_started_ms = Some(unix_ms());
@@ -291,8 +297,8 @@ impl Watch {
                     StopMode::Kill => self.mourners.push(token),
                 }
             }
-            Request::Forward { guest_port } => {
-                let waiting = Waiting::Forward {
+            Request::Dial { guest_port } => {
+                let waiting = Waiting::Dial {
                     token,
                     guest_port,
                     asked_to_add: false,
@@ -412,7 +418,20 @@ impl Watch {
         running.complaints.drain(..excess);
     }
 
+    /// Notices that the guest has lost its way out. Its connections are gone with it; the guest goes on.
+    fn watch_egress(&mut self) {
+        if self.egress.as_mut().is_some_and(Egress::ended) {
+            self.egress = None;
+            self.status.network = Some(Network {
+                internet: false,
+                text: "pasta ended; the next start of the VM starts it again".into(),
+            });
+            self.keep_status();
+        }
+    }
+
     fn read_signals(&mut self) {
+        self.watch_egress();
         while let Ok(Some(info)) = self.signals.read_signal() {
             if matches!(
                 Signal::try_from(info.ssi_signo as i32),
@@ -511,5 +530,18 @@ impl Watch {
         self.status.stopped_ms = Some(unix_ms());
         self.status.state = InstanceState::Stopped { code, text };
         self.keep_status();
+    }
+}
+
+fn describe(egress: &Result<Egress, String>) -> Network {
+    match egress {
+        Ok(_) => Network {
+            internet: true,
+            text: "through a namespace of its own".into(),
+        },
+        Err(why) => Network {
+            internet: false,
+            text: format!("reaches nothing: {why}"),
+        },
     }
 }

@@ -159,11 +159,11 @@ impl Customer {
     }
 
     /// Runs a command in the guest with the OpenSSH client, which insists on the expected host key.
-    pub fn ssh(&self, port: u16, user: &str, command: &str) -> Output {
+    pub async fn ssh(&self, port: u16, user: &str, command: &str) -> Output {
         let known_hosts = self.dir.path().join("known_hosts");
         std::fs::write(&known_hosts, format!("web {}\n", self.host_key_public))
             .expect("it is written");
-        Command::new("ssh")
+        tokio::process::Command::new("ssh")
             .args([
                 "-F",
                 "/dev/null",
@@ -193,17 +193,29 @@ impl Customer {
                 command,
             ])
             .output()
+            .await
             .expect("ssh runs (Debian: apt-get install openssh-client)")
     }
 }
 
-/// Port of 127.0.0.1 that leads to the guest's port.
+/// A port of 127.0.0.1 that leads to the guest's port, for programs that know nothing of the driver.
 pub async fn port(host: &Host, id: InstanceId, guest_port: u16) -> u16 {
-    let stream = host
-        .dial(id, guest_port)
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
-        .expect("the guest's port is forwarded");
-    stream.peer_addr().expect("it is connected").port()
+        .expect("a port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let host = host.clone();
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            let host = host.clone();
+            tokio::spawn(async move {
+                let mut guest = host.dial(id, guest_port).await?;
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut guest).await;
+                Ok::<(), dagger_vmm::VmmError>(())
+            });
+        }
+    });
+    port
 }
 
 /// The whole console as text.
