@@ -88,6 +88,9 @@ pub struct CreateArgs {
     /// Public SSH key that may log in; may be repeated
     #[arg(long = "ssh-key", value_name = "FILE", required = true)]
     pub ssh_keys: Vec<PathBuf>,
+    /// File with user-data for the guest's cloud-init; sealed to the machines that may run the VM
+    #[arg(long, value_name = "FILE")]
+    pub user_data: Option<PathBuf>,
     /// Virtual processors
     #[arg(long, default_value_t = 1)]
     pub vcpus: u32,

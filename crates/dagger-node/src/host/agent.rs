@@ -246,9 +246,12 @@ fn desired(assigned: &[Assigned]) -> Vec<DesiredVm> {
 }
 
 fn blobs_in_use(assigned: &[Assigned]) -> HashSet<[u8; 32]> {
-    assigned
+    let images = assigned
         .iter()
         .flat_map(|assigned| assigned.manifest.blobs())
-        .map(|blob| blob.digest.0)
-        .collect()
+        .map(|blob| blob.digest.0);
+    let user_data = assigned
+        .iter()
+        .filter_map(|assigned| Some(assigned.spec.user_data.as_deref()?.digest.0));
+    images.chain(user_data).collect()
 }

@@ -3,10 +3,14 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use dagger_ledger::{Duty, Phase, Report};
+use dagger_client::{keys::SecretKey, user_data};
+use dagger_ledger::{Duty, Key, Phase, Report};
 use dagger_vmm::{InstanceId, StopCode, Vmm as _};
 
-use super::{agent_world::World, control::Control as _};
+use super::{
+    agent_world::{CHAIN, MACHINE, NODE_SEED, World},
+    control::Control as _,
+};
 
 const fn id(vm: u64, lease_epoch: u64) -> InstanceId {
     InstanceId { vm, lease_epoch }
@@ -260,4 +264,42 @@ async fn churn_with_killed_daemons_leaves_nothing_behind_and_starts_nothing_twic
         .map(|status| status.id)
         .collect();
     assert_eq!(ids, [id(1, 20), id(2, 20), id(3, 20)]);
+}
+
+/// Places a VM whose user-data is sealed to a machine of this name and key.
+async fn place_sealed(world: &World, machine: &str, seed: [u8; 32]) {
+    let key = Key(SecretKey::from_bytes(seed).public());
+    let sealed = user_data::seal(&CHAIN, b"#!/bin/sh\necho hello\n", &[(machine.into(), key)]);
+    let sealed = sealed.unwrap();
+    let body = futures_util::stream::iter([Ok(sealed.body.into())]);
+    world.images.add_stream(body).await.unwrap();
+    world.control.place(1, 1, 1);
+    world.control.change(|vms| {
+        vms.get_mut(&1).unwrap().spec.user_data = Some(Box::new(sealed.user_data));
+    });
+}
+
+#[tokio::test]
+async fn sealed_user_data_is_opened_into_the_seed() {
+    let mut world = World::new().await;
+    place_sealed(&world, MACHINE, NODE_SEED).await;
+    world.start();
+    world.until_phase(1, Some(Phase::Running)).await;
+    let seen = world.host.0.user_data.lock().unwrap().clone();
+    assert_eq!(seen, [Some("#!/bin/sh\necho hello\n".to_owned())]);
+}
+
+#[tokio::test]
+async fn user_data_sealed_to_another_key_fails_with_its_code_and_starts_nothing() {
+    let mut world = World::new().await;
+    place_sealed(&world, MACHINE, [9; 32]).await;
+    world.start();
+    world.until_phase(1, Some(Phase::Failed)).await;
+    let reports = world.control.0.reports.lock().unwrap().clone();
+    let failed = reports.iter().find_map(|report| match &report.report {
+        Report::Failed(ended) => Some(ended.code.clone()),
+        _ => None,
+    });
+    assert_eq!(failed.as_deref(), Some("user_data_damaged"));
+    assert!(world.starts().is_empty());
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use dagger_client::user_data::{self, UserDataError};
 use dagger_ledger::*;
 use dagger_vmm::{
     FakeVmm, InstanceId, InstanceSpec, InstanceState, InstanceStatus, StopMode, Vmm, VmmError,
@@ -31,11 +32,17 @@ use super::{
 };
 use crate::{error::SubmitError, images::Images};
 
+pub(super) const CHAIN: Digest = Digest([5; 32]);
+pub(super) const MACHINE: &str = "m-1";
+pub(super) const NODE_SEED: [u8; 32] = [6; 32];
+
 /// A hypervisor in memory that counts.
 #[derive(Default)]
 pub(super) struct TestVmm {
     pub(super) fake: FakeVmm,
     pub(super) starts: Mutex<Vec<(InstanceId, Option<u64>)>>,
+    /// What each start put into its seed.
+    pub(super) user_data: Mutex<Vec<Option<String>>>,
     pub(super) ssh: AtomicBool,
     pub(super) missing: AtomicBool,
     pub(super) succeeded: Mutex<Vec<(InstanceId, InstanceId)>>,
@@ -48,6 +55,8 @@ impl Vmm for TestHost {
     async fn start(&self, spec: &InstanceSpec, deadline: Option<u64>) -> Result<(), VmmError> {
         self.0.fake.start(spec, deadline).await?;
         self.0.starts.lock().unwrap().push((spec.id, deadline));
+        let user_data = spec.seed.user_data.clone();
+        self.0.user_data.lock().unwrap().push(user_data);
         Ok(())
     }
     async fn list(&self) -> Vec<InstanceStatus> {
@@ -200,6 +209,9 @@ impl Control for TestControl {
     }
     fn node_name(&self, node: &EndpointId) -> String {
         node.to_string()
+    }
+    fn open_user_data(&self, sealed: &UserData, body: &[u8]) -> Result<Vec<u8>, UserDataError> {
+        user_data::open(&CHAIN, sealed, body, MACHINE, &NODE_SEED)
     }
     fn changes(&self) -> Pin<Box<dyn Stream<Item = ()> + Send>> {
         let receiver = self.0.tick.subscribe();

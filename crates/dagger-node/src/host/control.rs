@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeSet, future::Future, pin::Pin, time::Duration};
 
+use dagger_client::user_data::{self, UserDataError};
 use dagger_ledger::{
-    Action, Digest, ImageManifest, Key, Ledger, MachineId, OnIsolation, Transaction, VmRecord,
-    VmReport, VmSpec,
+    Action, Digest, ImageManifest, Key, Ledger, MachineId, OnIsolation, Transaction, UserData,
+    VmRecord, VmReport, VmSpec,
 };
 use dagger_vmm::InstanceId;
 use futures_util::{Stream, stream};
@@ -58,6 +59,12 @@ pub trait Control: Send + Sync + 'static {
     /// Signs a report with the node's key and sees it executed: `Ok` is the ledger's code. An error
     /// says why it did not get that far; trying again is safe.
     fn report(&self, report: VmReport) -> impl Future<Output = Result<String, SubmitError>> + Send;
+
+    /// Opens user-data that was sealed to this machine.
+    ///
+    /// # Errors
+    /// It was not sealed to this machine, or is not what was sealed.
+    fn open_user_data(&self, sealed: &UserData, body: &[u8]) -> Result<Vec<u8>, UserDataError>;
 
     /// Shows a standing problem in the node's status, or takes it back.
     fn set_problem(&self, code: &'static str, text: Option<String>);
@@ -113,6 +120,16 @@ impl Control for NodeHandle {
             })
         });
         name.unwrap_or_else(|| node.fmt_short().to_string())
+    }
+
+    fn open_user_data(&self, sealed: &UserData, body: &[u8]) -> Result<Vec<u8>, UserDataError> {
+        let machine = self.read(|ledger| {
+            let machine = ledger.machine(own_machine(self, ledger)?)?;
+            Some(machine.name.clone())
+        });
+        let seed = self.node_key().to_bytes();
+        let machine = machine.unwrap_or_default();
+        user_data::open(&self.chain_id(), sealed, body, &machine, &seed)
     }
 
     fn changes(&self) -> Pin<Box<dyn Stream<Item = ()> + Send>> {

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use dagger_ledger::{
     Accepted, Blob, Boot, DiskFormat, Duty, Ended, Firmware, ImageManifest, OnIsolation, Report,
-    Running, Starting, VmId, VmReport,
+    Running, Starting, VmId, VmReport, VmSpec,
 };
 use dagger_vmm::{
     AccelChoice, BootSource, InstanceId, InstanceSpec, InstanceState, Profile, Seed, StopMode,
@@ -182,6 +182,16 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
                 return self.note_failure(error.code(), error.to_string(), !error.is_transient());
             }
         };
+        let user_data = tokio::select! {
+            opened = self.user_data(&assigned.spec) => opened,
+            () = self.cancel.cancelled() => return End::Later,
+        };
+        let user_data = match user_data {
+            Ok(user_data) => user_data,
+            Err(failure) => {
+                return self.note_failure(&failure.code, failure.text, failure.permanent);
+            }
+        };
         // The fetch took its time. The lease is read before the ledger: a VM that the ledger has moved
         // since cannot be started on a lease that was renewed after.
         let Some(deadline) = self.lease() else {
@@ -193,10 +203,6 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
         else {
             return End::Later;
         };
-        if assigned.spec.user_data.is_some() {
-            let text = "this host cannot open sealed user-data yet; create the VM without it";
-            return self.note_failure("user_data_unsupported", text.to_owned(), true);
-        }
         let kept = self.shared.records.update(self.id, |record| {
             record.memory.boots = assigned.desired.boots;
             record.image_source = source;
@@ -205,7 +211,7 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
             Ok(record) => record,
             Err(error) => return self.note_failure("disk_full", error.to_string(), false),
         };
-        let spec = instance_spec(&assigned, &record, boot);
+        let spec = instance_spec(&assigned, &record, boot, user_data);
         let watched = assigned.spec.on_isolation == OnIsolation::Stop;
         match self
             .launch(&spec, disk_of, watched.then_some(deadline))
@@ -277,6 +283,32 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
             sources.join(", ")
         };
         Ok((boot, source))
+    }
+
+    /// The customer's user-data in the clear, for the guest's seed alone.
+    async fn user_data(&self, spec: &VmSpec) -> Result<Option<String>, Failure> {
+        let Some(sealed) = spec.user_data.as_deref() else {
+            return Ok(None);
+        };
+        let failure = |code: &str, text: String, permanent| Failure {
+            code: code.to_owned(),
+            text,
+            permanent,
+        };
+        let blob = Blob {
+            digest: sealed.digest,
+            size_bytes: sealed.size_bytes,
+        };
+        let path = self.fetch_blob(&blob, &mut Vec::new()).await;
+        let path = path.map_err(|e| failure(e.code(), e.to_string(), !e.is_transient()))?;
+        let body = tokio::fs::read(&path).await;
+        let body = body.map_err(|e| failure("E_HOST_IO", e.to_string(), false))?;
+        let opened = self.shared.control.open_user_data(sealed, &body);
+        let opened = opened.map_err(|e| failure(e.code(), e.to_string(), true))?;
+        String::from_utf8(opened).map(Some).map_err(|_| {
+            let text = "the user-data is not text; create the VM again with some that is";
+            failure("user_data_not_text", text.to_owned(), true)
+        })
     }
 
     async fn fetch_blob(
@@ -416,7 +448,12 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
     }
 }
 
-fn instance_spec(assigned: &Assigned, record: &Record, boot: BootSource) -> InstanceSpec {
+fn instance_spec(
+    assigned: &Assigned,
+    record: &Record,
+    boot: BootSource,
+    user_data: Option<String>,
+) -> InstanceSpec {
     let id = assigned.desired.instance();
     let spec = &assigned.spec;
     InstanceSpec {
@@ -432,7 +469,7 @@ fn instance_spec(assigned: &Assigned, record: &Record, boot: BootSource) -> Inst
             instance_id: format!("dagger-{id}"),
             ssh_authorized_keys: spec.ssh_keys.clone(),
             ssh_host_key_pem: record.host_key_pem.clone(),
-            user_data: None,
+            user_data,
         },
         accel: AccelChoice::Auto,
         profile: Profile::Q35,

@@ -1,6 +1,7 @@
 //! `dagger vm create`.
 
 use super::progress::{self, Progress};
+use super::user_data;
 use crate::args::{self, CreateArgs};
 use crate::context::{Connection, Context};
 use crate::failure::{Done, Exit, Failure};
@@ -17,7 +18,12 @@ const EXECUTE_WITHIN: Duration = Duration::from_secs(30);
 pub async fn run(context: &Context, args: CreateArgs) -> Done {
     let connection = context.connect().await?;
     let (key, account) = context.account(&connection).await?;
-    let action = Action::VmCreate(request(&connection, &account, &args).await?);
+    let mut create = request(&connection, &account, &args).await?;
+    if let Some(path) = &args.user_data {
+        create.user_data =
+            Some(user_data::seal(context, &connection, path, &create.placement).await?);
+    }
+    let action = Action::VmCreate(create);
     let signed = context.sign(&connection, &key, action);
     let within = if args.wait.wait {
         Duration::from_millis(args.wait.timeout)

@@ -8,6 +8,7 @@ mod logs;
 mod progress;
 mod show;
 mod ssh;
+mod user_data;
 
 use crate::args::VmCommand;
 use crate::context::{Connection, Context};
