@@ -223,10 +223,6 @@ impl Node {
             self.disk.append(&record);
             self.ends.push(end.clone());
         }
-        if let Some(kept) = self.identity.retain {
-            let first = Epoch(end.next.epoch().0.saturating_sub(kept));
-            self.index.retain(|(epoch, _), _| *epoch >= first);
-        }
         effects.push(Effect::EpochEnded(end));
     }
 
@@ -412,6 +408,10 @@ impl Node {
     }
 
     fn read_store(&self, request: &StoreRequest) -> Vec<Bytes> {
+        let kept = self.identity.retain.unwrap_or(u64::MAX);
+        if request.epoch.0 < (self.ends.len() as u64).saturating_sub(kept) {
+            return Vec::new();
+        }
         let wanted: Vec<&Bytes> = match &request.wanted {
             SyncRequest::Events(references) => {
                 let mut references = references.clone();

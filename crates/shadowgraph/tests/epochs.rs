@@ -240,3 +240,37 @@ fn a_member_that_ends_no_epoch_where_a_quorum_does_halts() {
         HaltReason::Diverged { .. }
     ));
 }
+
+#[test]
+fn whoever_forgot_a_new_epoch_does_not_sign_in_it_again() {
+    for seed in 0..20 {
+        let mut cluster = network(4, 4, seed);
+        cluster.plan.insert(0, (20, vec![0, 1, 2, 3]));
+        load(&mut cluster, &[0, 1, 2, 3], "before", 80);
+        cluster.run_until("the epoch is over", |cluster| {
+            cluster.all_in(&[0, 1, 2, 3], 1)
+        });
+        load(&mut cluster, &[3], "signed in the new epoch", 5);
+        cluster.run_for(500);
+        // An old copy of the disk: up to the last own event of the first epoch, which often has no certificate of its end
+        // yet, and nothing of the second.
+        cluster.crash(3);
+        let node = &mut cluster.nodes[3];
+        node.log.retain(|event| event.epoch() == Epoch(0));
+        let own = |event: &VerifiedEvent| event.creator() == MemberIndex(3);
+        let last = node.log.iter().rposition(own).expect("it made events");
+        node.log.truncate(last + 1);
+        node.ends.clear();
+        cluster.start(3);
+        cluster.run_until("it finds out", |cluster| !cluster.nodes[3].halts.is_empty());
+        assert!(matches!(
+            cluster.nodes[3].halts[0],
+            HaltReason::OwnEventUnknown(_)
+        ));
+        cluster.run_for(2_000);
+        let signed_again =
+            |event: &&VerifiedEvent| event.epoch() == Epoch(1) && event.creator() == MemberIndex(3);
+        let twins = cluster.nodes[3].log.iter().filter(signed_again).count();
+        assert_eq!(twins, 0, "seed {seed}");
+    }
+}

@@ -65,7 +65,7 @@ impl Adversary for TwinStuffer {
         if let Some((hidden, victim)) = self
             .hidden
             .take()
-            .filter(|(p, _)| p.draft.round.next() == next.draft.round)
+            .filter(|(p, _)| p.draft.round.ahead(1) == next.draft.round)
         {
             let count = view.seat.committee.len().max(4) + 2;
             let twins: Vec<Publication> = (0..count)
@@ -169,7 +169,7 @@ impl Adversary for AncientParent {
             let parents = draft
                 .parents
                 .iter()
-                .filter(|parent| parent.round.next() == draft.round);
+                .filter(|parent| parent.round.ahead(1) == draft.round);
             parents.map(|parent| committee.weight(parent.creator)).sum()
         };
         for position in 0..draft.parents.len() {
@@ -229,7 +229,7 @@ impl Adversary for StaleOwnParent {
         let recent = draft
             .parents
             .iter()
-            .filter(|parent| parent.round.next() == draft.round && parent.creator.0 != me);
+            .filter(|parent| parent.round.ahead(1) == draft.round && parent.creator.0 != me);
         let recent: u64 = recent
             .map(|parent| view.seat.committee.weight(parent.creator))
             .sum();
@@ -476,7 +476,7 @@ impl Adversary for VoteCensor {
         let recent = draft
             .parents
             .iter()
-            .filter(|parent| parent.round.next() == draft.round);
+            .filter(|parent| parent.round.ahead(1) == draft.round);
         let recent: u64 = recent
             .filter(|parent| parent.creator.0 != self.victim)
             .map(|parent| view.seat.committee.weight(parent.creator))

@@ -7,11 +7,12 @@ use crate::committee::Committee;
 use crate::event::UnverifiedEvent;
 use crate::message::{Message, Peer};
 
-/// The most that is kept of one peer.
+/// The most that is kept of one member, and of all followers together.
 const ITEMS_PER_PEER_MAX: usize = 16;
-const BYTES_PER_PEER_MAX: usize = 4 << 20;
-/// The most peers of which something is kept.
-const PEERS_MAX: usize = 512;
+const BYTES_PER_PEER_MAX: usize = 2 << 20;
+
+/// Whoever has no seat: such peers have one share among them.
+const NOBODY: Peer = Peer::Follower(u64::MAX);
 
 #[derive(Debug)]
 pub(super) enum Item {
@@ -33,9 +34,10 @@ pub(super) struct Early {
 impl Early {
     /// Keeps an item of the next epoch, if its sender's share has room.
     pub(super) fn keep(&mut self, from: Peer, item: Item) {
-        if self.shares.len() >= PEERS_MAX && !self.shares.contains_key(&from) {
-            return;
-        }
+        let from = match from {
+            Peer::Member(_) => from,
+            Peer::Follower(_) => NOBODY,
+        };
         let share = self.shares.entry(from).or_default();
         let bytes = match &item {
             Item::Event(event) => event.bytes().len(),
@@ -54,8 +56,8 @@ impl Early {
             Peer::Member(seat) => old
                 .member(seat)
                 .and_then(|member| new.seat(&member.key))
-                .map_or(Peer::Follower(u64::MAX), Peer::Member),
-            Peer::Follower(_) => Peer::Follower(u64::MAX),
+                .map_or(NOBODY, Peer::Member),
+            Peer::Follower(_) => NOBODY,
         };
         let mut renumbered: BTreeMap<Peer, Share> = BTreeMap::new();
         for (peer, share) in std::mem::take(&mut self.shares) {
