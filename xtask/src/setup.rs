@@ -36,6 +36,16 @@ const NEEDS: &[Need] = &[
         why: "makes the disk of a virtual machine over its image",
     },
     Need {
+        program: "pasta",
+        package: "passt",
+        why: "is a virtual machine's only way out to the internet",
+    },
+    Need {
+        program: "ip",
+        package: "iproute2",
+        why: "makes the networks that a hostile guest is tested in",
+    },
+    Need {
         program: "ssh",
         package: "openssh-client",
         why: "logs in to a virtual machine",
@@ -107,7 +117,7 @@ fn permission(yes: bool, line: &str) -> Result<Option<bool>> {
     if shell::find_program("apt-get").is_none() {
         let packages: Vec<&str> = NEEDS.iter().map(|need| need.package).collect();
         bail!(
-            "this system has no apt. Install QEMU for x86_64 with qemu-img, the OpenSSH client and \
+            "this system has no apt. Install QEMU for x86_64 with qemu-img, passt, iproute2, the OpenSSH client and \
              dpkg by its own package manager (on Debian and Ubuntu: {}), and apt itself: the micro \
              guest is made of Debian's packages. Then run this again",
             packages.join(" ")
