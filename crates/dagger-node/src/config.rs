@@ -45,6 +45,10 @@ pub struct NodeConfig {
     /// What a write must survive.
     #[serde(default)]
     pub durability: Durability,
+    /// The least time between two rounds of this member, in milliseconds: a smaller one answers sooner and costs more
+    /// of a core. Under load rounds take longer by themselves.
+    #[serde(default = "default_round_interval_ms")]
+    pub round_interval_ms: u64,
     /// Run VMs on this host, if the ledger knows a machine with this node's key.
     #[serde(default = "default_true")]
     pub machine: bool,
@@ -126,6 +130,9 @@ fn default_name() -> String {
 }
 fn default_listen() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 7400).into()
+}
+fn default_round_interval_ms() -> u64 {
+    2
 }
 fn default_true() -> bool {
     true

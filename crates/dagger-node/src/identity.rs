@@ -95,13 +95,16 @@ impl Identity {
         })
     }
 
-    pub fn consensus_config(&self) -> Config {
+    pub fn consensus_config(&self, config: &NodeConfig) -> Config {
         Config {
             chain_id: ChainId(self.genesis.chain_id.0),
             committee: self.committee.clone(),
             me: self.seat,
             start: EpochStart::genesis(self.genesis.time_ms),
-            parameters: Parameters::default(),
+            parameters: Parameters {
+                min_round_interval_ms: config.round_interval_ms,
+                ..Parameters::default()
+            },
         }
     }
 

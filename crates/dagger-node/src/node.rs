@@ -72,7 +72,7 @@ impl Node {
             .await
             .map_err(|e| NodeError::Internal(format!("cannot open the image store: {e}")))?;
         let origin = Origin {
-            genesis: identity.consensus_config(),
+            genesis: identity.consensus_config(&config),
             signer: identity.signer.clone(),
         };
         let snapshots = Snapshots::open(&dir.join("state"), identity.genesis.chain_id.0)?;

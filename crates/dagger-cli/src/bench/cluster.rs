@@ -59,6 +59,7 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
         in_memory: args.transport == BenchTransport::Memory,
         discard_log: args.store == BenchStore::Memory,
         fsync: args.durability == Durability::Fsync,
+        round_interval_ms: args.round_interval,
         size: args.size as usize,
         drain_ms: DRAIN_MS,
     };

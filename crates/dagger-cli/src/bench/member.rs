@@ -25,6 +25,7 @@ pub struct Plan {
     pub in_memory: bool,
     pub discard_log: bool,
     pub fsync: bool,
+    pub round_interval_ms: Option<u64>,
     pub size: usize,
     /// How long after the load's end it is waited for what has not come out.
     pub drain_ms: u64,
@@ -92,6 +93,9 @@ async fn start(plan: &Plan) -> Done<Vec<Member>> {
         } else {
             Durability::Os
         };
+        if let Some(interval_ms) = plan.round_interval_ms {
+            config.round_interval_ms = interval_ms;
+        }
         let recorder = Arc::new(Recorder::new(*seat));
         let opaque = Opaque {
             consumer: Arc::clone(&recorder) as _,

@@ -13,7 +13,10 @@ pub fn of(args: &BenchConsensusArgs, rate: u64, name: &str) -> Option<Target> {
         && args.store == BenchStore::Disk
         && args.durability == Durability::Os;
     let in_memory = args.transport == BenchTransport::Memory && args.store == BenchStore::Memory;
+    let for_latency = args.round_interval == Some(0);
     match (name, rate) {
+        ("latency_p50", 1_000) if on_disk && for_latency => Some(AtMost(3.6)),
+        ("cores", 1_000) if on_disk && for_latency => Some(AtMost(1.2)),
         ("cores", 0) if on_disk => Some(AtMost(0.02)),
         ("latency_p50", 1_000) if on_disk => Some(AtMost(8.0)),
         ("cores", 1_000) if on_disk => Some(AtMost(0.3)),

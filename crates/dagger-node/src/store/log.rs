@@ -52,6 +52,8 @@ pub struct EventLog {
     batch: Vec<u8>,
     batch_places: Vec<Place>,
     unsynced: bool,
+    /// Completes the last closed segment on disk, where nobody waits for that.
+    closing: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A reader of the log: cheap to clone, reads what has been committed.
@@ -155,10 +157,11 @@ impl EventLog {
             batch: Vec::new(),
             batch_places: Vec::new(),
             unsynced: false,
+            closing: None,
         };
         if good_bytes == 0 {
             let mut index = log.shared.index.write().expect("no holder panics");
-            log.active = create_segment(&log.shared, &index.active)?;
+            log.active = create_segment(&log.shared, &index.active, true)?;
             log.written_bytes = SEGMENT_HEADER_BYTES as u64;
             index.bytes += log.written_bytes;
         }
@@ -268,17 +271,14 @@ impl EventLog {
 
     /// Closes the active segment and begins the next. Without space for that the active one just grows on.
     fn rotate(&mut self) -> Result<(), NodeError> {
-        let mut index = self.shared.index.write().expect("no holder panics");
-        // A closed segment is complete on disk under every setting: recovery trusts its index.
-        self.active
-            .sync_all()
-            .map_err(|e| NodeError::io("sync", &index.active.path, e))?;
-        let places: Vec<Place> = index.active_places.values().copied().collect();
+        let shared = Arc::clone(&self.shared);
+        let mut index = shared.index.write().expect("no holder panics");
+        let places: Arc<Vec<Place>> = Arc::new(index.active_places.values().copied().collect());
         let next = SegmentFile::new(&self.shared.dir, index.active.number + 1);
-        let begun = index
-            .active
-            .write_index(&places, self.written_bytes)
-            .and_then(|()| create_segment(&self.shared, &next));
+        let sync = self.options.durability == Durability::Fsync;
+        let begun = self
+            .close_active(&index.active, &places)
+            .and_then(|()| create_segment(&self.shared, &next, sync));
         self.active = match begun {
             Ok(file) => file,
             Err(NodeError::DiskFull { .. }) => {
@@ -291,6 +291,7 @@ impl EventLog {
         };
         let file = std::mem::replace(&mut index.active, next);
         index.active_places.clear();
+        self.shared.keep_index(file.number, Arc::clone(&places));
         index.closed.push(ClosedSegment {
             rounds: rounds_of(&places),
             file,
@@ -298,6 +299,56 @@ impl EventLog {
         index.bytes += SEGMENT_HEADER_BYTES as u64;
         self.written_bytes = SEGMENT_HEADER_BYTES as u64;
         Ok(())
+    }
+
+    /// Completes the active segment on disk: first its bytes, then its index, which recovery trusts. With the kernel's
+    /// word for durability nobody waits for that: a segment without an index is read through at the next start.
+    fn close_active(
+        &mut self,
+        segment: &SegmentFile,
+        places: &Arc<Vec<Place>>,
+    ) -> Result<(), NodeError> {
+        let (segment, places, bytes) = (segment.clone(), Arc::clone(places), self.written_bytes);
+        let file = self.active.try_clone();
+        let file = file.map_err(|e| NodeError::io("sync", &segment.path, e))?;
+        let close = move || {
+            file.sync_all()
+                .map_err(|e| NodeError::io("sync", &segment.path, e))?;
+            segment.write_index(&places, bytes)
+        };
+        if self.options.durability == Durability::Fsync {
+            return close();
+        }
+        self.finish_closing();
+        self.closing = Some(std::thread::spawn(move || {
+            if let Err(error) = close() {
+                tracing::warn!(code = error.code(), %error, "cannot complete a segment; the next start takes longer");
+            }
+        }));
+        Ok(())
+    }
+
+    fn finish_closing(&mut self) {
+        if let Some(closing) = self.closing.take() {
+            // A panic there has been printed; the segment then has no index.
+            let _ = closing.join();
+        }
+    }
+}
+
+impl Drop for EventLog {
+    fn drop(&mut self) {
+        self.finish_closing();
+    }
+}
+
+impl Shared {
+    fn keep_index(&self, segment: u64, places: Arc<Vec<Place>>) {
+        let mut kept = self.closed_indexes.lock().expect("no holder panics");
+        kept.push_back((segment, places));
+        if kept.len() > CLOSED_INDEXES_MAX {
+            kept.pop_front();
+        }
     }
 }
 
@@ -368,15 +419,13 @@ impl LogReader {
     }
 
     fn closed_index(&self, segment: &SegmentFile) -> Result<Arc<Vec<Place>>, NodeError> {
-        let mut cache = self.shared.closed_indexes.lock().expect("no holder panics");
-        if let Some((_, places)) = cache.iter().find(|(n, _)| *n == segment.number) {
+        let kept = self.shared.closed_indexes.lock().expect("no holder panics");
+        if let Some((_, places)) = kept.iter().find(|(n, _)| *n == segment.number) {
             return Ok(Arc::clone(places));
         }
+        drop(kept);
         let places = Arc::new(segment.index(&self.shared.chain_id)?);
-        cache.push_back((segment.number, Arc::clone(&places)));
-        if cache.len() > CLOSED_INDEXES_MAX {
-            cache.pop_front();
-        }
+        self.shared.keep_index(segment.number, Arc::clone(&places));
         Ok(places)
     }
 }
@@ -419,13 +468,20 @@ impl Iterator for Replay {
     }
 }
 
-/// Makes a segment that holds nothing yet, on disk with its name.
-fn create_segment(shared: &Shared, segment: &SegmentFile) -> Result<fs::File, NodeError> {
+/// Makes a segment that holds nothing yet; with `sync` it is on disk with its name.
+fn create_segment(
+    shared: &Shared,
+    segment: &SegmentFile,
+    sync: bool,
+) -> Result<fs::File, NodeError> {
     let file = open_to_write(&segment.path)?;
     let header = encode_segment_header(&shared.chain_id, segment.number);
+    let on_disk = || {
+        file.sync_all()?;
+        fs::File::open(&shared.dir)?.sync_all()
+    };
     file.write_all_at(&header, 0)
-        .and_then(|()| file.sync_all())
-        .and_then(|()| fs::File::open(&shared.dir)?.sync_all())
+        .and_then(|()| if sync { on_disk() } else { Ok(()) })
         .map_err(|e| NodeError::io("start", &segment.path, e))?;
     Ok(file)
 }

@@ -141,8 +141,12 @@ impl EpochReplica {
         if self.signer.is_none() || self.halted {
             return Err(SubmitError::NotAMember);
         }
+        let was_empty = self.pool.len() == 0;
         self.pool.submit(transaction)?;
-        self.propose(now_ms);
+        // A further one makes nothing due that was not.
+        if was_empty {
+            self.propose(now_ms);
+        }
         Ok(())
     }
 
