@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::{Arc, OnceLock, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -110,7 +110,6 @@ impl Node {
             attestor: Arc::clone(&attestor),
             instance: rand::random::<u64>() | 1,
             fatal,
-            pool: OnceLock::new(),
         });
         let consensus = ConsensusProtocol {
             links: shared.links.clone(),

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
@@ -85,7 +85,6 @@ pub(crate) struct Ingest {
     pub attestor: Arc<Attestor>,
     pub instance: u64,
     pub fatal: tokio::sync::mpsc::Sender<NodeError>,
-    pub pool: OnceLock<rayon::ThreadPool>,
 }
 
 impl Directory for Ingest {
@@ -144,7 +143,9 @@ impl Ingest {
         let length = bytes.len();
         match Message::decode(bytes) {
             Ok(Message::Events(events)) => {
-                let (verified, foreign) = if length <= INLINE_BYTES_MAX {
+                // Of opaque bytes there is only the event's one signature to check.
+                let inline = length <= INLINE_BYTES_MAX || self.shared.opaque.is_some();
+                let (verified, foreign) = if inline {
                     verify(&self.shared, &self.cache, events)
                 } else {
                     self.verify_elsewhere(events).await
@@ -191,15 +192,9 @@ impl Ingest {
         events: Vec<Bytes>,
     ) -> (Vec<VerifiedEvent>, Vec<UnverifiedEvent>) {
         let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
-        let pool = self.pool.get_or_init(|| {
-            rayon::ThreadPoolBuilder::new()
-                .thread_name(|n| format!("verify-{n}"))
-                .build()
-                .expect("threads can be made")
-        });
-        let (done, result) = tokio::sync::oneshot::channel();
-        pool.spawn(move || drop(done.send(verify(&shared, &cache, events))));
-        result.await.unwrap_or_default()
+        // One job a peer at most, and threads that sleep while there is none: a pool that looks for work spins.
+        let job = tokio::task::spawn_blocking(move || verify(&shared, &cache, events));
+        job.await.unwrap_or_default()
     }
 
     /// A transaction that a node without a seat handed on.

@@ -52,8 +52,6 @@ pub struct EventLog {
     batch: Vec<u8>,
     batch_places: Vec<Place>,
     unsynced: bool,
-    /// Completes the last closed segment on disk, where nobody waits for that.
-    closing: Option<std::thread::JoinHandle<()>>,
 }
 
 /// A reader of the log: cheap to clone, reads what has been committed.
@@ -157,7 +155,6 @@ impl EventLog {
             batch: Vec::new(),
             batch_places: Vec::new(),
             unsynced: false,
-            closing: None,
         };
         if good_bytes == 0 {
             let mut index = log.shared.index.write().expect("no holder panics");
@@ -271,8 +268,7 @@ impl EventLog {
 
     /// Closes the active segment and begins the next. Without space for that the active one just grows on.
     fn rotate(&mut self) -> Result<(), NodeError> {
-        let shared = Arc::clone(&self.shared);
-        let mut index = shared.index.write().expect("no holder panics");
+        let mut index = self.shared.index.write().expect("no holder panics");
         let places: Arc<Vec<Place>> = Arc::new(index.active_places.values().copied().collect());
         let next = SegmentFile::new(&self.shared.dir, index.active.number + 1);
         let sync = self.options.durability == Durability::Fsync;
@@ -301,44 +297,16 @@ impl EventLog {
         Ok(())
     }
 
-    /// Completes the active segment on disk: first its bytes, then its index, which recovery trusts. With the kernel's
-    /// word for durability nobody waits for that: a segment without an index is read through at the next start.
-    fn close_active(
-        &mut self,
-        segment: &SegmentFile,
-        places: &Arc<Vec<Place>>,
-    ) -> Result<(), NodeError> {
-        let (segment, places, bytes) = (segment.clone(), Arc::clone(places), self.written_bytes);
-        let file = self.active.try_clone();
-        let file = file.map_err(|e| NodeError::io("sync", &segment.path, e))?;
-        let close = move || {
-            file.sync_all()
+    /// Completes the active segment: first its bytes, then its index, which recovery trusts. Where the kernel's word is
+    /// enough nothing is synced here either: a sync would hold up every writer of the file system.
+    fn close_active(&self, segment: &SegmentFile, places: &[Place]) -> Result<(), NodeError> {
+        let sync = self.options.durability == Durability::Fsync;
+        if sync {
+            self.active
+                .sync_all()
                 .map_err(|e| NodeError::io("sync", &segment.path, e))?;
-            segment.write_index(&places, bytes)
-        };
-        if self.options.durability == Durability::Fsync {
-            return close();
         }
-        self.finish_closing();
-        self.closing = Some(std::thread::spawn(move || {
-            if let Err(error) = close() {
-                tracing::warn!(code = error.code(), %error, "cannot complete a segment; the next start takes longer");
-            }
-        }));
-        Ok(())
-    }
-
-    fn finish_closing(&mut self) {
-        if let Some(closing) = self.closing.take() {
-            // A panic there has been printed; the segment then has no index.
-            let _ = closing.join();
-        }
-    }
-}
-
-impl Drop for EventLog {
-    fn drop(&mut self) {
-        self.finish_closing();
+        segment.write_index(places, self.written_bytes, sync)
     }
 }
 

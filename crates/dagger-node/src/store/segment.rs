@@ -126,7 +126,7 @@ impl SegmentFile {
             }
         }
         places.sort_unstable_by_key(|p| p.key);
-        self.write_index(&places, records.offset)?;
+        self.write_index(&places, records.offset, true)?;
         Ok(places)
     }
 
@@ -153,8 +153,14 @@ impl SegmentFile {
         Some(entries.chunks_exact(INDEX_ENTRY_BYTES).map(place).collect())
     }
 
-    /// Writes the index of this segment, which is `segment_bytes` long and will not change any more.
-    pub fn write_index(&self, sorted: &[Place], segment_bytes: u64) -> Result<(), NodeError> {
+    /// Writes the index of this segment, which is `segment_bytes` long and will not change any more. Its checksum tells
+    /// if it was never whole on disk, so it need not be synced.
+    pub fn write_index(
+        &self,
+        sorted: &[Place],
+        segment_bytes: u64,
+        sync: bool,
+    ) -> Result<(), NodeError> {
         let mut out = Vec::with_capacity(sorted.len() * INDEX_ENTRY_BYTES + 12);
         for place in sorted {
             out.extend_from_slice(&place.key.round.to_le_bytes());
@@ -166,7 +172,12 @@ impl SegmentFile {
         out.extend_from_slice(&segment_bytes.to_le_bytes());
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
-        write_atomically(&self.index_path(), &out)
+        let path = self.index_path();
+        if sync {
+            write_atomically(&path, &out)
+        } else {
+            fs::write(&path, &out).map_err(|e| NodeError::io("write", &path, e))
+        }
     }
 }
 
