@@ -284,3 +284,29 @@ fn no_quorum_for_any_root_does_not_spin() {
             .all(|node| node.certificates.is_empty())
     );
 }
+
+#[test]
+fn answers_to_an_earlier_life_do_not_let_a_member_sign() {
+    let mut cluster = Cluster::new(&[1; 4], 3, Parameters::default());
+    order(&mut cluster, &[0, 1, 2, 3], "before", 5);
+    cluster.crash(2);
+    cluster.run_for(100);
+    cluster.isolate(2);
+    cluster.start(2);
+    // Answers to questions of before the crash were still on their way: they say nothing of what was signed after them.
+    for from in [0, 1, 3] {
+        let frontier = Frontier {
+            epoch: Epoch(0),
+            exchange: Exchange::Answer(1),
+            floor: Round(0),
+            commit: CommitIndex(0),
+            highest: vec![Round(0); 4],
+        };
+        let from = Peer::Member(MemberIndex(from));
+        let message = Message::Frontier(frontier);
+        cluster.input(2, Input::Message { from, message });
+    }
+    assert!(!cluster.nodes[2].status().signing);
+    cluster.heal();
+    cluster.run_until("it signs", |cluster| cluster.nodes[2].status().signing);
+}

@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use cluster::Cluster;
+use cluster::{CHAIN, Cluster};
 use shadowgraph::*;
 
 fn texts(count: usize) -> Vec<String> {
@@ -235,4 +235,27 @@ fn a_member_that_fell_behind_a_resting_committee_is_with_it_at_once() {
         cluster.nodes[3].status().round,
     );
     assert!(there <= here.ahead(1), "{here:?} is behind {there:?}");
+}
+
+#[test]
+fn a_certificate_proves_nothing_without_a_quorum_of_true_signatures() {
+    let mut cluster = Cluster::new(&[1; 4], 8, Parameters::default());
+    cluster.submit(0, "sealed");
+    cluster.run_until("a certificate", |cluster| {
+        !cluster.nodes[0].certificates.is_empty()
+    });
+    let good = cluster.nodes[0].certificates[0].clone();
+    let verdict =
+        |certificate: &CheckpointCertificate| certificate.verify(&CHAIN, &cluster.committee);
+    assert_eq!(verdict(&good), Ok(()));
+    let mut few = good.clone();
+    few.signatures.truncate(2);
+    assert_eq!(verdict(&few), Err(CertificateError::Weight(2, 3)));
+    let mut repeated = few.clone();
+    repeated.signatures.push(repeated.signatures[1]);
+    assert_eq!(verdict(&repeated), Err(CertificateError::Signers));
+    let mut other = good.clone();
+    other.checkpoint.state_root = Digest([9; 32]);
+    let first = other.signatures[0].0;
+    assert_eq!(verdict(&other), Err(CertificateError::BadSignature(first)));
 }
