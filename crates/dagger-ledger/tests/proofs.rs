@@ -199,6 +199,35 @@ fn a_snapshot_restores_to_identical_roots_and_goes_on_alike() {
 }
 
 #[test]
+fn a_strangers_count_does_not_decide_how_much_is_allocated() {
+    let cloud = busy();
+    let bytes = cloud.ledger.snapshot();
+    // The number of ids given out stands before the list of VMs, which begins with its length.
+    let vms: Vec<_> = cloud.ledger.vms().cloned().collect();
+    let list = borsh::to_vec(&vms).unwrap();
+    let at = bytes
+        .windows(list.len())
+        .position(|window| window == list)
+        .expect("the VMs are in the snapshot");
+    for ids in [u64::MAX, 1 << 40] {
+        let mut hostile = bytes.clone();
+        hostile[at - 8..at].copy_from_slice(&ids.to_le_bytes());
+        assert_eq!(
+            Ledger::restore(&hostile).err(),
+            Some(RestoreError::Inconsistent("VM ids".into()))
+        );
+    }
+    let mut beyond = vms;
+    beyond.last_mut().expect("there are VMs").id.0 = u64::MAX;
+    let mut hostile = bytes.clone();
+    hostile.splice(at..at + list.len(), borsh::to_vec(&beyond).unwrap());
+    assert_eq!(
+        Ledger::restore(&hostile).err(),
+        Some(RestoreError::Inconsistent("VM ids".into()))
+    );
+}
+
+#[test]
 fn damaged_snapshots_are_refused() {
     let cloud = busy();
     let bytes = cloud.ledger.snapshot();
