@@ -85,7 +85,6 @@ pub struct RecordProof {
 /// A proof as it is kept in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[expect(clippy::large_enum_variant, reason = "one at a time, read from a file")]
 pub enum Proof {
     /// Of a transaction.
     Receipt(Receipt),
