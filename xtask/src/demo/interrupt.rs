@@ -6,6 +6,7 @@ use super::processes;
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -56,12 +57,12 @@ impl Cleanup {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         std::thread::spawn(move || {
             if let Some(signal) = signals.forever().next() {
-                eprintln!("\ninterrupted: cleaning up");
+                say("\ninterrupted: cleaning up");
                 processes::end_children();
                 let code = match clean(&on_signal) {
                     Ok(()) => 128 + signal,
                     Err(error) => {
-                        eprintln!("error: {error:#}");
+                        say(&format!("error: {error:#}"));
                         1
                     }
                 };
@@ -89,9 +90,14 @@ impl Drop for Cleanup {
         if !self.keep
             && let Err(error) = clean(&self.root)
         {
-            eprintln!("error: {error:#}");
+            say(&format!("error: {error:#}"));
         }
     }
+}
+
+/// Prints to a terminal that may be gone, which is no reason not to clean up: `eprintln!` would panic.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// Ends every process that names the demo's directory, then removes it.
