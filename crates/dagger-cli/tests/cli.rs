@@ -304,7 +304,7 @@ fn web(phase: &str) -> String {
     serde_json::json!({
         "id": 3, "name": "web", "account": "demo", "image": "demo/debian", "image_digest": "22".repeat(32),
         "resources": {"vcpus": 1, "memory_mib": 256, "disk_mib": 1024}, "failover": "recreate", "on_isolation": "stop",
-        "labels": {}, "phase": phase, "phase_since_ms": 1000, "reason": {"code": "ok", "text": "as asked"},
+        "restart": "never", "restarts": 0, "labels": {}, "phase": phase, "phase_since_ms": 1000, "reason": {"code": "ok", "text": "as asked"},
         "machine": "m-1", "operator": "alpha", "lease_epoch": 2, "created_ms": 500, "created_commit": 1, "history": []
     })
     .to_string()

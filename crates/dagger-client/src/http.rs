@@ -190,7 +190,9 @@ impl Client {
     /// What the ledger holds under a key, with its proof. Waits a while for a certificate. Trust it only once
     /// [`crate::proof::Verifier`] has checked it.
     pub async fn prove(&self, key: &StateKey) -> Result<RecordProof, ClientError> {
-        let path = format!("/v1/proof?key={}", segment(&key.to_string()));
+        let key = key.to_string();
+        let key: Vec<_> = key.split('/').map(segment).collect();
+        let path = format!("/v1/proof?key={}", key.join("/"));
         self.get_within(&path, LONG_POLL + ANSWER_TIMEOUT).await
     }
 

@@ -63,6 +63,8 @@ impl Node {
         let dir = DataDir::open(&config.data_dir, &identity.genesis.chain_id.0)?;
         let discard = opaque.as_ref().is_some_and(|o| o.discard_log);
         let epochs = open_epochs(&config, &identity.genesis, discard)?;
+        let snapshots = Snapshots::open(&dir.join("state"), identity.genesis.chain_id.0)?;
+        let (ledger, transactions) = load_ledger(&snapshots, &identity.genesis).await?;
         let endpoint = bind(&identity.node_key, config.listen).await?;
         let listener = match config.api {
             Some(addr) => Some(listen_api(addr).await?),
@@ -75,8 +77,6 @@ impl Node {
             genesis: identity.consensus_config(&config),
             signer: identity.signer.clone(),
         };
-        let snapshots = Snapshots::open(&dir.join("state"), identity.genesis.chain_id.0)?;
-        let (ledger, transactions) = load_ledger(&snapshots, &identity.genesis).await?;
         let (replica, queues) = ReplicaHandle::new();
         let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger);
         shared.opaque = opaque.as_ref().map(|o| Arc::clone(&o.consumer));
@@ -100,7 +100,12 @@ impl Node {
                 tracing::warn!(code = error.code(), %error, "asking peers for a snapshot");
                 None
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                // Another start in this process must find neither the index locked nor the port taken.
+                images.shutdown().await;
+                endpoint.close().await;
+                return Err(error);
+            }
         };
         let (attestor, cache) = (Arc::clone(&ground.attestor), Arc::clone(&ground.cache));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
