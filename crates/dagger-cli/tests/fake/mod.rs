@@ -53,11 +53,12 @@ fn answer(mut stream: TcpStream, answers: &[(String, u16, String)]) -> std::io::
         .iter()
         .find(|(path, ..)| request.starts_with(&format!("{path} ")));
     let (_, code, body) = found.unwrap_or(&missing);
-    write!(
-        stream,
+    // In one piece: who opens a WebSocket reads no further than the first.
+    let answer = format!(
         "HTTP/1.1 {code} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
-    )
+    );
+    stream.write_all(answer.as_bytes())
 }
 
 fn status() -> serde_json::Value {
