@@ -227,16 +227,6 @@ impl Executor {
         } else {
             self.shared.clock.now_ms()
         };
-        let stage = Arc::new(self.commit_stage(commit, at_ms));
-        let mut known = self.shared.transactions.lock().expect("no holder panics");
-        for ((outcome, event), transaction) in
-            output.outcomes.iter().zip(&events).zip(&transactions)
-        {
-            debug_assert_eq!(outcome.digest, transaction.digest());
-            known.in_event(outcome.digest, event);
-            known.executed(&stage, outcome, at_ms);
-        }
-        drop(known);
         self.shared
             .receipts
             .lock()
@@ -253,7 +243,7 @@ impl Executor {
         self.shared
             .metrics
             .executed(commit.index.0, transactions.len(), started.elapsed());
-        self.shared.publish(CommitRecord {
+        let record = Arc::new(CommitRecord {
             index: commit.index.0,
             time_ms: commit.time_ms,
             digest: dagger_ledger::Digest(commit.digest.0),
@@ -265,6 +255,18 @@ impl Executor {
             outcomes: output.outcomes,
             changes: output.changes,
         });
+        let stage = Arc::new(self.commit_stage(commit, at_ms));
+        // Published first and under the lock: whoever is told of an outcome finds its commit, and the reverse.
+        let mut known = self.shared.transactions.lock().expect("no holder panics");
+        self.shared.publish(Arc::clone(&record));
+        for ((outcome, event), transaction) in
+            record.outcomes.iter().zip(&events).zip(&transactions)
+        {
+            debug_assert_eq!(outcome.digest, transaction.digest());
+            known.in_event(outcome.digest, event);
+            known.executed(&stage, outcome, at_ms);
+        }
+        drop(known);
         let next = output.next_epoch.as_ref().map(committee_of).transpose()?;
         let executed = state_root.map(|state_root| Executed {
             commit: commit.index,

@@ -185,8 +185,7 @@ impl Shared {
     }
 
     /// Makes an executed commit visible.
-    pub fn publish(&self, record: CommitRecord) {
-        let record = Arc::new(record);
+    pub fn publish(&self, record: Arc<CommitRecord>) {
         let mut commits = self.commits.lock().expect("no holder panics");
         commits.push_back(Arc::clone(&record));
         if commits.len() > COMMITS_KEPT {
