@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything a change must pass, in one command, ordered so that what is quick
 //! to fail comes first. Closes with the line `N passed, N failed`.
 
-use crate::{demo, docs, layers, setup, shell, suite};
+use crate::{demo, docs, fuzz, layers, setup, shell, suite};
 use anyhow::Result;
 use clap::Args;
 
@@ -49,6 +49,7 @@ fn checks(args: &CiArgs, counts: &mut suite::Counts) -> Result<()> {
         ]);
         shell::run(&mut clippy)
     })?;
+    shell::step("fuzz targets", fuzz::check)?;
     shell::step("tests", || {
         let (sum, result) = suite::all_tests(None);
         *counts = sum;

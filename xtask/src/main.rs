@@ -6,6 +6,7 @@ mod chaos;
 mod ci;
 mod demo;
 mod docs;
+mod fuzz;
 mod guest;
 mod layers;
 mod mutants;
@@ -38,6 +39,8 @@ enum Command {
     Docs,
     /// Plant mistakes in the consensus library, one at a time, and see a test fail for each
     Mutants(mutants::MutantsArgs),
+    /// Fuzz every path that reads a stranger's bytes, with coverage
+    Fuzz(fuzz::FuzzArgs),
     /// Build a guest image
     #[command(subcommand)]
     Guest(GuestKind),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Layers => layers::run(),
         Command::Docs => docs::run(),
         Command::Mutants(args) => mutants::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Guest(GuestKind::Micro) => micro_guest(),
         Command::Demo(args) => demo::run(&args),
         Command::Chaos(args) => chaos::run(&args),

@@ -1,0 +1,290 @@
+//! The seeds in `corpus/` are what the targets start from. They are made here, and must still be read as what they are.
+//! `BLESS=1 cargo test --manifest-path fuzz/Cargo.toml` writes them anew.
+
+use super::*;
+use dagger_ledger::{Genesis, GenesisOperator, Key, Ledger, StateKey, Transaction};
+use shadowgraph::*;
+use std::path::{Path, PathBuf};
+
+fn seeds(target: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target)
+}
+
+/// The seed is checked in with exactly these bytes.
+fn seed(target: &str, name: &str, bytes: &[u8]) {
+    let path = seeds(target).join(name);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::create_dir_all(seeds(target)).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+    }
+    let found = std::fs::read(&path).unwrap_or_default();
+    assert!(
+        found == bytes,
+        "{} is not what it should be: set BLESS=1 to write it",
+        path.display()
+    );
+}
+
+fn verified(event: UnverifiedEvent) -> VerifiedEvent {
+    verify_events(vec![event], &CHAIN, &committee())
+        .remove(0)
+        .unwrap()
+}
+
+#[test]
+fn events() {
+    for (number, event) in rounds(2).into_iter().enumerate().skip(3).take(2) {
+        seed("event", &format!("event-{number}"), event.bytes());
+    }
+    seed(
+        "event",
+        "no-transactions",
+        event(1, 1, vec![genesis(1)], &[]).bytes(),
+    );
+    seed("verify", "one-bit", &[1, 40, 0, 1]);
+    seed(
+        "verify",
+        "two-signatures",
+        &[0, 255, 255, 1, 5, 255, 255, 2],
+    );
+}
+
+#[test]
+fn messages() {
+    let events = rounds(1);
+    let references = events.iter().map(|event| *event.reference()).collect();
+    let highest = vec![Round(3); 4];
+    let frontier = |exchange| {
+        Message::Frontier(Frontier {
+            epoch: Epoch(0),
+            exchange,
+            floor: Round(0),
+            commit: CommitIndex(1),
+            highest: highest.clone(),
+        })
+    };
+    let after = After {
+        from: Round(1),
+        to: Round(9),
+        after: vec![Round(0); 4],
+    };
+    let wake = Wake {
+        epoch: Epoch(0),
+        round: Round(2),
+    };
+    let ask = |wanted| {
+        Message::Request(Request {
+            epoch: Epoch(0),
+            wanted,
+        })
+    };
+    let all = [
+        (
+            "events",
+            Message::Events(
+                events
+                    .iter()
+                    .take(2)
+                    .map(|event| event.bytes().clone())
+                    .collect(),
+            ),
+        ),
+        ("no-events", Message::Events(Vec::new())),
+        ("request", ask(SyncRequest::Events(references))),
+        ("after", ask(SyncRequest::After(after))),
+        ("ask", frontier(Exchange::Ask(3))),
+        ("answer", frontier(Exchange::Answer(3))),
+        ("wake", Message::Wake(wake)),
+        ("epoch-end", Message::EpochEnd(Box::new(epoch_end()))),
+    ];
+    // A peer's steps: answers to the question for the own latest event, some events, each message, time between them.
+    let mut steps = vec![1 << 2, 6, 0, 1, 2, 3, 4, 5, 3 << 2, 40];
+    for (name, message) in all {
+        let bytes = message.encode();
+        seed("message", name, &bytes);
+        if let Ok(length) = u8::try_from(bytes.len()) {
+            steps.extend([1, length]);
+            steps.extend(&bytes);
+            steps.extend([3 << 2, 200]);
+        }
+    }
+    seed("peer", "every-message", &steps);
+    seed(
+        "peer",
+        "events-backwards",
+        &[
+            5,
+            9,
+            14,
+            13,
+            12,
+            11,
+            10,
+            9,
+            8,
+            7,
+            6,
+            3 << 2,
+            90,
+            6,
+            6,
+            0,
+            1,
+            2,
+            3,
+            4,
+            5,
+        ],
+    );
+    seed(
+        "peer",
+        "submit",
+        &[2 << 2, 3, b'a', b'b', b'c', 3 << 2, 255],
+    );
+}
+
+#[test]
+fn certificates_and_proofs() {
+    let signed = |seats: std::ops::Range<u16>| CheckpointCertificate {
+        checkpoint: checkpoint(),
+        signatures: seats
+            .map(|seat| {
+                (
+                    MemberIndex(seat),
+                    checkpoint().sign(&CHAIN, &key(seat)).signature,
+                )
+            })
+            .collect(),
+    };
+    assert!(signed(0..3).verify(&CHAIN, &committee()).is_ok());
+    seed(
+        "certificate",
+        "quorum",
+        &borsh::to_vec(&signed(0..3)).unwrap(),
+    );
+    seed(
+        "certificate",
+        "too-few",
+        &borsh::to_vec(&signed(1..3)).unwrap(),
+    );
+    assert_eq!(epoch_end().verify(&CHAIN, &committee()), Ok(()));
+    seed(
+        "epoch_end",
+        "same-members",
+        &borsh::to_vec(&epoch_end()).unwrap(),
+    );
+    let twin = |transaction| verified(event(2, 1, vec![genesis(2)], &[transaction]));
+    let proof = EquivocationProof::new(&twin(b"a"), &twin(b"b"));
+    assert_eq!(
+        proof.verify(&CHAIN, &committee()),
+        Ok((MemberIndex(2), Round(1)))
+    );
+    seed("equivocation", "twins", &borsh::to_vec(&proof).unwrap());
+}
+
+#[test]
+fn frames() {
+    let framed = |kind: u8, body: &[u8]| {
+        let length = (body.len() as u32 + 1).to_le_bytes();
+        [&length[..], &[kind], body].concat()
+    };
+    seed(
+        "frame",
+        "hello",
+        &framed(0, &[[7; 32].as_slice(), &[1, 0, 0, 0], &[2; 8]].concat()),
+    );
+    seed("frame", "consensus", &framed(1, b"a message"));
+    seed("frame", "heartbeat", &framed(2, &[1; 12]));
+    seed("frame", "heartbeat-ack", &framed(3, &[1; 20]));
+    seed("frame", "transaction", &framed(4, b"a transaction"));
+}
+
+#[test]
+fn records() {
+    seed(
+        "record",
+        "segment-header",
+        &record::encode_segment_header(&[7; 32], 1),
+    );
+    let key = record::EventKey {
+        round: 3,
+        creator: 1,
+        digest: [4; 32],
+    };
+    let mut written = Vec::new();
+    record::encode_record(&mut written, &key, b"an event");
+    seed("record", "one-record", &written);
+}
+
+#[test]
+fn documents() {
+    let actions = [
+        r#"{"vm_delete":{"vm":"web"}}"#,
+        r#"{"vote":{"proposal":3,"approve":true}}"#,
+        r#"{"account_quota":{"account":"a","quota":{"vms":1,"vcpus":2,"memory_mib":"512","disk_mib":1024}}}"#,
+        r#"{"propose":{"change":{"operator_remove":{"operator":"op-1"}}}}"#,
+        r#"{"propose":{"change":{"protocol_version":{"version":2}}}}"#,
+    ];
+    let signer = hex::encode(
+        ed25519_consensus::SigningKey::from([5; 32])
+            .verification_key()
+            .to_bytes(),
+    );
+    for (number, action) in actions.iter().enumerate() {
+        let chain = "07".repeat(32);
+        let body = format!(
+            r#"{{"chain":"{chain}","signer":"{signer}","salt":"s{number}","valid_until_ms":9000,"action":{action}}}"#
+        );
+        let parsed = Transaction::parse(body.as_bytes());
+        assert!(parsed.is_ok(), "{body}: {parsed:?}");
+        seed("transaction", &format!("action-{number}"), body.as_bytes());
+    }
+    let genesis = small_genesis();
+    seed("genesis", "one-operator", genesis.to_json().as_bytes());
+    let mut ledger = Ledger::from_genesis(&genesis);
+    ledger.state_root();
+    let snapshot = ledger.snapshot();
+    assert!(Ledger::restore(&snapshot).is_ok());
+    seed("snapshot", "genesis", &snapshot);
+    for (name, key) in [
+        ("operator", StateKey::Operator("op".into())),
+        ("absent", StateKey::Operator("nobody".into())),
+    ] {
+        let proof = ledger.prove(&key).expect("the tree is up to date");
+        seed(
+            "proof",
+            &format!("{name}.borsh"),
+            &borsh::to_vec(&proof).unwrap(),
+        );
+        seed(
+            "proof",
+            &format!("{name}.json"),
+            &serde_json::to_vec(&proof).unwrap(),
+        );
+    }
+}
+
+fn small_genesis() -> Genesis {
+    let key = |seed| {
+        Key(ed25519_consensus::SigningKey::from([seed; 32])
+            .verification_key()
+            .to_bytes())
+    };
+    let operator = GenesisOperator {
+        name: "op".into(),
+        operator_key: key(1),
+        consensus_key: key(2),
+        node_key: key(3),
+        weight: 1,
+        address: None,
+    };
+    Genesis {
+        network: "test".into(),
+        time_ms: 1_000,
+        parameters: dagger_ledger::Parameters::default(),
+        operators: vec![operator],
+        chain_id: dagger_ledger::Digest::default(),
+    }
+}
