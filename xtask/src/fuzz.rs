@@ -1,6 +1,6 @@
 //! `cargo xtask fuzz`: builds the targets in `fuzz/` with coverage instrumentation and runs each for a while from its checked-in
 //! corpus. Works with the stable toolchain: the instrumentation is a pass of LLVM that stable flags turn on, and only the
-//! sanitizers, which need a nightly, are left out (without unsafe code of our own they would find little).
+//! sanitizers, which need a nightly, are left out (the crates under test have no unsafe code: they would find little).
 
 use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
