@@ -125,11 +125,12 @@ fn run_counted(command: &mut Command, counts: &mut Counts) -> Result<()> {
 
 /// The counts in a closing line of nextest (`Summary [..] 5 tests run: 4 passed, 1 failed`) or of
 /// cargo's runner (`test result: ok. 5 passed; 0 failed; ..`); `None` for any other line.
+///
+/// Cargo's line counts only unindented: nextest indents what a failed test printed, and counts that test itself.
 fn counts_of(line: &str) -> Option<Counts> {
-    let line = line.trim();
     let tallies = if let Some(rest) = line.strip_prefix("test result: ") {
         rest.split_once(". ")?.1
-    } else if line.starts_with("Summary [") {
+    } else if line.trim_start().starts_with("Summary [") {
         line.split_once(" run: ")?.1
     } else {
         return None;

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn nextest_closes_with_a_summary() {
-    let line = "     Summary [   1.234s] 12 tests run: 9 passed (1 slow), 2 failed, 1 timed out, 3 skipped";
+    let line = "     Summary [   1.234s] 12 tests run: 9 passed (1 slow, 1 flaky), 2 failed, 1 timed out, 3 skipped";
     assert_eq!(
         counts_of(line),
         Some(Counts {
@@ -40,6 +40,7 @@ fn other_lines_count_nothing() {
         "test foo ... ok",
         "5 passed, 2 failed",
         "running 3 tests",
+        "    test result: FAILED. 0 passed; 1 failed; 0 ignored; finished in 0.00s",
         "",
     ] {
         assert_eq!(counts_of(line), None, "{line}");
