@@ -207,7 +207,11 @@ fn proposed_change(change: &ProposedChange) -> Checked {
         ProposedChange::OperatorRemove(of) | ProposedChange::OperatorReseat(of) => {
             check_label(&of.operator).map_err(at("operator"))
         }
-        ProposedChange::Parameters(parameters) => parameters.check().map_err(at("parameters")),
+        ProposedChange::Parameters(change) if change.is_empty() => {
+            Err((Code::MissingField, "parameters"))
+        }
+        // Bounds tie parameters to one another: those in force decide.
+        ProposedChange::Parameters(_) => Ok(()),
         ProposedChange::Allocation(of) => check_label(&of.operator).map_err(at("operator")),
         ProposedChange::ProtocolVersion(to) => within(to.version.into(), 1_000_000, "version"),
     }

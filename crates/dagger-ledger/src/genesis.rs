@@ -1,12 +1,11 @@
 //! The genesis document: the one file from which a network starts and against which everything is verified.
-//! Parameters that the ledger's rules read live here too; consensus has its own.
 
-use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::ids::{Digest, Key};
 use crate::json;
+use crate::parameters::Parameters;
 
 /// Members at most; one operator is one seat.
 pub const OPERATORS_MAX: usize = 200;
@@ -48,141 +47,6 @@ pub struct GenesisOperator {
     /// Where the node can be dialled, if it is known beforehand. Not interpreted by the ledger.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-}
-
-/// What the ledger's rules read. Times in ms; all of them run on the ledger's active time, which stands still while nothing commits.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Parameters {
-    /// How long a machine may run its VMs after the last proven sign of life.
-    pub lease_ms: u64,
-    /// How much longer the ledger waits before it gives those VMs to another machine.
-    pub margin_ms: u64,
-    /// How often a machine's node sends a heartbeat to each member.
-    pub heartbeat_ms: u64,
-    /// How long a member waits for a heartbeat before it attests that a machine is lost.
-    pub hear_timeout_ms: u64,
-    /// A machine must accept a placement within this time, or the next candidate gets it.
-    pub accept_ms: u64,
-    /// A machine must have an accepted VM running within this time.
-    pub start_ms: u64,
-    /// A machine must report a VM stopped within this time after it was asked to.
-    pub stop_ms: u64,
-    /// How often a VM that fits nowhere is tried again.
-    pub retry_ms: u64,
-    /// One commit moves active time forward by at most this much.
-    pub gap_cap_ms: u64,
-    /// `valid_until_ms` may lie at most this far ahead of ledger time.
-    pub horizon_ms: u64,
-    /// Machines that one VM is offered to in a row before it is declared failed.
-    pub placement_attempts_max: u32,
-    /// VMs re-placed per commit at most.
-    pub failover_chunk_max: u32,
-    /// The brake goes on when more than this share of machines (percent) lapses within `brake_window_ms`.
-    pub brake_percent: u32,
-    /// See `brake_percent`.
-    pub brake_window_ms: u64,
-    /// VMs re-placed per second of active time while the brake is on. 0 stops re-placement.
-    pub brake_vms_per_s: u32,
-    /// Operators that must attest a verified copy of an image before VMs may use it. 0: at once.
-    pub image_replicas_min: u32,
-    /// History entries kept per VM.
-    pub history_max: u32,
-    /// A proposal closes after this time.
-    pub proposal_ms: u64,
-    /// How long a VM that stopped of itself waits before its first start; doubled with every further one.
-    pub restart_ms: u64,
-    /// The longest such wait; a VM that ran this long begins with the shortest again.
-    pub restart_max_ms: u64,
-    /// A machine whose lease lapses again and again, each time within this time of its last change of state, gets no new VMs for a while after it
-    /// returns: one lease after the second lapse, doubled with every further one, at most this time.
-    pub calm_ms: u64,
-    /// An epoch ends at the first checkpoint after this much commit time, however little happened: it bounds what a node reads back
-    /// when it starts.
-    pub epoch_ms: u64,
-    /// An epoch ends at the first checkpoint after this many transactions.
-    pub epoch_transactions: u64,
-    /// An operator's consensus key changes at most once within this time: each change ends an epoch.
-    pub rotate_ms: u64,
-}
-
-impl Default for Parameters {
-    fn default() -> Self {
-        Self {
-            lease_ms: 30_000,
-            margin_ms: 10_000,
-            heartbeat_ms: 1_500,
-            hear_timeout_ms: 4_500,
-            accept_ms: 10_000,
-            start_ms: 600_000,
-            stop_ms: 60_000,
-            retry_ms: 5_000,
-            gap_cap_ms: 5_000,
-            horizon_ms: 600_000,
-            placement_attempts_max: 3,
-            failover_chunk_max: 1_000,
-            brake_percent: 30,
-            brake_window_ms: 120_000,
-            brake_vms_per_s: 10,
-            image_replicas_min: 0,
-            history_max: 16,
-            proposal_ms: 7 * 24 * 3_600_000,
-            restart_ms: 1_000,
-            restart_max_ms: 300_000,
-            calm_ms: 600_000,
-            epoch_ms: 6 * 3_600_000,
-            epoch_transactions: 200_000,
-            rotate_ms: 60_000,
-        }
-    }
-}
-
-impl Parameters {
-    /// The bounds every set of parameters keeps, at genesis and after a vote.
-    pub fn check(&self) -> Result<(), Code> {
-        const DAY_MS: u64 = 24 * 3_600_000;
-        let times = [
-            self.lease_ms,
-            self.margin_ms,
-            self.heartbeat_ms,
-            self.hear_timeout_ms,
-            self.accept_ms,
-            self.start_ms,
-            self.stop_ms,
-            self.retry_ms,
-            self.gap_cap_ms,
-            self.brake_window_ms,
-            self.restart_ms,
-            self.restart_max_ms,
-            self.calm_ms,
-        ];
-        if times.iter().any(|t| *t == 0 || *t > DAY_MS) {
-            return Err(Code::OutOfRange);
-        }
-        if !(1_000..=DAY_MS).contains(&self.horizon_ms)
-            || !(1_000..=366 * DAY_MS).contains(&self.proposal_ms)
-            || !(1_000..=366 * DAY_MS).contains(&self.epoch_ms)
-            || self.rotate_ms > 366 * DAY_MS
-            || !(1..=1 << 40).contains(&self.epoch_transactions)
-        {
-            return Err(Code::OutOfRange);
-        }
-        // One commit must never be able to end a lease that the commit before still saw renewed.
-        if self.gap_cap_ms >= self.lease_ms || self.heartbeat_ms >= self.lease_ms {
-            return Err(Code::OutOfRange);
-        }
-        if !(1..=100).contains(&self.placement_attempts_max)
-            || !(1..=1_000_000).contains(&self.failover_chunk_max)
-            || self.brake_percent > 100
-            || self.brake_vms_per_s > 1_000_000
-            || self.image_replicas_min as usize > OPERATORS_MAX
-            || !(1..=64).contains(&self.history_max)
-        {
-            return Err(Code::OutOfRange);
-        }
-        Ok(())
-    }
 }
 
 /// Why a genesis document cannot start a network.

@@ -37,6 +37,10 @@ fn newcomer(number: u64) -> ProposedChange {
     })
 }
 
+fn parameters(change: ParametersChange) -> ProposedChange {
+    ProposedChange::Parameters(Box::new(change))
+}
+
 #[test]
 fn an_operator_is_admitted_by_a_quorum_and_seated_with_the_next_epoch() {
     let mut cloud = Cloud::new(4);
@@ -110,12 +114,11 @@ fn proposals_are_rejected_expire_and_change_parameters() {
             ..Parameters::default()
         },
     );
-    let faster = Parameters {
-        lease_ms: 8_000,
-        margin_ms: 2_000,
-        ..Parameters::default()
-    };
-    let change = ProposedChange::Parameters(faster.clone());
+    let change = parameters(ParametersChange {
+        lease_ms: Some(8_000),
+        margin_ms: Some(2_000),
+        ..ParametersChange::default()
+    });
     assert_eq!(propose(&mut cloud, 0, change.clone()), Code::Ok);
     assert_eq!(vote(&mut cloud, 1, 0, false), Code::Ok);
     assert_eq!(status(&cloud, 0), ProposalStatus::Open);
@@ -127,25 +130,60 @@ fn proposals_are_rejected_expire_and_change_parameters() {
     propose(&mut cloud, 0, change);
     vote(&mut cloud, 1, 2, true);
     vote(&mut cloud, 2, 2, true);
-    assert_eq!(cloud.ledger.parameters(), &faster);
+    let faster = Parameters {
+        lease_ms: 8_000,
+        margin_ms: 2_000,
+        proposal_ms: 5_000,
+        ..Parameters::default()
+    };
+    assert_eq!(cloud.ledger.parameters(), &faster, "what it names, no more");
     let id = cloud.create(vm("web"));
     cloud.bring_up(id);
     let host = cloud.machine_of(id);
     cloud.all_lose(host);
     cloud.run(11_000);
     assert_ne!(cloud.machine_of(id), host);
-    let bad = Parameters {
-        gap_cap_ms: 0,
-        ..faster
+    let bad = ParametersChange {
+        gap_cap_ms: Some(0),
+        ..ParametersChange::default()
     };
-    assert_eq!(
-        propose(&mut cloud, 0, ProposedChange::Parameters(bad)),
-        Code::OutOfRange
-    );
+    assert_eq!(propose(&mut cloud, 0, parameters(bad)), Code::OutOfRange);
+    let nothing = parameters(ParametersChange::default());
+    assert_eq!(propose(&mut cloud, 0, nothing), Code::MissingField);
     for _ in 0..8 {
         propose(&mut cloud, 3, newcomer(9));
     }
     assert_eq!(propose(&mut cloud, 3, newcomer(9)), Code::TooMany);
+}
+
+#[test]
+fn parameters_that_no_longer_go_together_are_not_enacted() {
+    let mut cloud = Cloud::new(4);
+    let before = cloud.ledger.parameters().clone();
+    let lease = ParametersChange {
+        lease_ms: Some(8_000),
+        ..ParametersChange::default()
+    };
+    // Within the bounds of the lease in force, beyond those of the one that comes first.
+    let gap = ParametersChange {
+        gap_cap_ms: Some(9_000),
+        ..ParametersChange::default()
+    };
+    for change in [lease, gap] {
+        assert_eq!(propose(&mut cloud, 0, parameters(change)), Code::Ok);
+    }
+    for proposal in 0..2 {
+        for operator in 1..3 {
+            assert_eq!(vote(&mut cloud, operator, proposal, true), Code::Ok);
+        }
+    }
+    assert_eq!(status(&cloud, 0), ProposalStatus::Accepted);
+    assert_eq!(status(&cloud, 1), ProposalStatus::Void);
+    let expected = Parameters {
+        lease_ms: 8_000,
+        ..before
+    };
+    assert_eq!(cloud.ledger.parameters(), &expected);
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use crate::genesis::Parameters;
 use crate::ids::Key;
+use crate::parameters::ParametersChange;
 
 /// See [`Action::Propose`](crate::Action::Propose).
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -24,8 +24,8 @@ pub enum ProposedChange {
     OperatorAdd(OperatorAdd),
     /// An operator loses its say at once and its seat with the next epoch; its machines drain.
     OperatorRemove(OperatorName),
-    /// The ledger's parameters, all of them.
-    Parameters(Parameters),
+    /// Some of the ledger's parameters; the rest stay as they are when it is accepted.
+    Parameters(Box<ParametersChange>),
     /// The most that the accounts an operator sponsors may have together.
     Allocation(OperatorAllocation),
     /// An operator that lost its seat by a proof may have one again, under another consensus key.
@@ -121,7 +121,7 @@ pub struct OperatorKeys {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator_key: Option<Key>,
     /// Key that signs events and checkpoints from the next epoch on; at most one change within
-    /// [`Parameters::rotate_ms`].
+    /// [`Parameters::rotate_ms`](crate::Parameters::rotate_ms).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consensus_key: Option<Key>,
     /// Transport identity of the member's node from now on.

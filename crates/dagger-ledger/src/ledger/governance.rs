@@ -166,7 +166,7 @@ impl Ledger {
                 let operator = self.operator_by_name(&of.operator);
                 operator.map(|_| ()).ok_or(Code::UnknownOperator)
             }
-            ProposedChange::Parameters(parameters) => parameters.check(),
+            ProposedChange::Parameters(change) => change.applied_to(&self.parameters).check(),
             ProposedChange::ProtocolVersion(to) => {
                 if to.version > self.protocol_version {
                     Ok(())
@@ -194,8 +194,8 @@ impl Ledger {
                 self.operators[id.index()].allocation = of.allocation;
                 self.operator_changed(id);
             }
-            ProposedChange::Parameters(parameters) => {
-                self.parameters = parameters;
+            ProposedChange::Parameters(change) => {
+                self.parameters = change.applied_to(&self.parameters);
                 self.dirty.parameters = true;
                 self.changes.push(Change::ParametersChanged);
                 // Another lease length may bring a lapse forward.

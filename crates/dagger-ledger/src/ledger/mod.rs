@@ -32,8 +32,9 @@ pub use snapshot::RestoreError;
 pub use state_root::{BadStateKey, StateKey};
 
 use crate::commit::Change;
-use crate::genesis::{Genesis, Parameters};
+use crate::genesis::Genesis;
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
+use crate::parameters::Parameters;
 use crate::records::{
     AccountRecord, EpochRecord, ImageRecord, MachineRecord, OperatorRecord, OperatorStatus,
     ProposalRecord, Resources, Usage, VmRecord,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use crate::genesis::Parameters;
 use crate::ids::Digest;
 use crate::ledger::failover::Brake;
 use crate::ledger::replay::ReplayImage;
 use crate::ledger::{Clock, Ledger, Seat};
+use crate::parameters::Parameters;
 use crate::records::{
     AccountRecord, EpochRecord, ImageRecord, MachineRecord, OperatorRecord, ProposalRecord,
     VmRecord,

@@ -247,7 +247,7 @@ impl Ledger {
         }
     }
 
-    fn network_record(&self) -> (Digest, &str, &crate::genesis::Parameters, u32) {
+    fn network_record(&self) -> (Digest, &str, &crate::parameters::Parameters, u32) {
         (
             self.chain_id,
             &self.network,
