@@ -13,7 +13,7 @@ pub use tunnel::{LogStream, Tunnel};
 
 use crate::api::*;
 use crate::proof::{Receipt, RecordProof};
-use dagger_ledger::{SignedTransaction, StateKey};
+use dagger_ledger::{Parameters, SignedTransaction, StateKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
@@ -104,6 +104,11 @@ impl Client {
     /// Open proposals, and those that were closed lately.
     pub async fn proposals(&self) -> Result<Vec<ProposalView>, ClientError> {
         self.get("/v1/proposals").await
+    }
+
+    /// The ledger's parameters in force.
+    pub async fn parameters(&self) -> Result<Parameters, ClientError> {
+        self.get("/v1/parameters").await
     }
 
     /// All operators.

@@ -125,6 +125,16 @@ pub enum MachineCommand {
         /// Name of the machine
         machine: String,
     },
+    /// Offer more or less on a machine, or label it otherwise; what is not named stays
+    Update(MachineUpdateArgs),
+    /// Put another key of a machine's node on the ledger
+    Key {
+        /// Name of the machine
+        machine: String,
+        /// Public key of its node from now on: 64 hex characters, or a key file, made if it is not there
+        #[arg(value_name = "FILE|HEX")]
+        node_key: String,
+    },
     /// Take an empty machine out
     #[command(visible_alias = "rm")]
     Remove {
@@ -157,6 +167,27 @@ pub struct MachineAddArgs {
     pub labels: Vec<(String, String)>,
 }
 
+#[derive(Args)]
+pub struct MachineUpdateArgs {
+    /// Name of the machine
+    pub machine: String,
+    /// Processors it offers
+    #[arg(long)]
+    pub vcpus: Option<u32>,
+    /// Memory it offers
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
+    pub memory: Option<u64>,
+    /// Disk it offers
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
+    pub disk: Option<u64>,
+    /// Label KEY=VALUE to set; may be repeated
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
+    /// Label to take away; may be repeated
+    #[arg(long = "no-label", value_name = "KEY")]
+    pub no_labels: Vec<String>,
+}
+
 #[derive(Subcommand)]
 pub enum OperatorCommand {
     /// List operators
@@ -180,6 +211,24 @@ pub enum OperatorCommand {
         /// Name of the operator
         operator: String,
     },
+    /// Propose other parameters of the ledger; those not named stay as they are
+    ProposeParameters {
+        /// What changes, such as lease_ms=20000 (see `dagger operator parameters`)
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = parse_label)]
+        changes: Vec<(String, String)>,
+    },
+    /// Propose how much the accounts that an operator sponsors may have together
+    ProposeAllocation {
+        /// Name of the operator
+        operator: String,
+        #[command(flatten)]
+        most: QuotaArgs,
+    },
+    /// Propose to seat an operator again that signed twice; it has changed its consensus key before
+    ProposeReseat {
+        /// Name of the operator
+        operator: String,
+    },
     /// Vote on a proposal; sign with your operator's key
     Vote {
         /// Number of the proposal (see `dagger operator proposals`)
@@ -190,9 +239,63 @@ pub enum OperatorCommand {
     },
     /// List proposals and their votes
     Proposals,
+    /// Show the ledger's parameters
+    Parameters,
+    /// Put other keys or another address of yours on the ledger; sign with the operator's key
+    Keys(OperatorKeysArgs),
+    /// Limit what an account that you sponsor may have
+    Quota {
+        /// Name of the account
+        account: String,
+        #[command(flatten)]
+        most: QuotaArgs,
+    },
+    /// Sponsor an account whose sponsor has left
+    Adopt {
+        /// Name of the account
+        account: String,
+    },
     /// Give up your seat, with the next epoch; sign with your operator's key
     Leave {
         /// Name of the operator, to be sure
         operator: String,
     },
+}
+
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("keys").required(true).multiple(true))]
+pub struct OperatorKeysArgs {
+    /// Key that signs the operator's transactions from now on: a key file, made if it is not there, or 64 hex characters
+    #[arg(long, value_name = "FILE|HEX", group = "keys")]
+    pub operator_key: Option<String>,
+    /// Key that signs events from the next epoch on: a key file or 64 hex characters
+    #[arg(long, value_name = "FILE|HEX", group = "keys")]
+    pub consensus_key: Option<String>,
+    /// Key of the member's node from now on: a key file or 64 hex characters
+    #[arg(long, value_name = "FILE|HEX", group = "keys")]
+    pub node_key: Option<String>,
+    /// Where the member's node can be dialled from now on
+    #[arg(long, value_name = "HOST:PORT", group = "keys")]
+    pub address: Option<String>,
+}
+
+/// The most that may be held at a time.
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("most").required(true).args(["vms", "unlimited"]))]
+pub struct QuotaArgs {
+    /// VMs
+    #[arg(long, requires_all = ["vcpus", "memory", "disk"])]
+    pub vms: Option<u64>,
+    /// Virtual processors
+    #[arg(long, requires = "vms")]
+    pub vcpus: Option<u64>,
+    /// Memory
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib, requires = "vms")]
+    pub memory: Option<u64>,
+    /// Disk
+    #[arg(long, value_name = "SIZE", value_parser = parse_size_mib, requires = "vms")]
+    pub disk: Option<u64>,
+    /// No limit
+    #[arg(long, conflicts_with_all = ["vms", "vcpus", "memory", "disk"])]
+    pub unlimited: bool,
 }

@@ -1,12 +1,13 @@
 //! `dagger machine`.
 
-use crate::args::{MachineAddArgs, MachineCommand};
+use super::operator::public_key;
+use crate::args::{MachineAddArgs, MachineCommand, MachineUpdateArgs};
 use crate::context::Context;
-use crate::failure::{Done, Failure};
+use crate::failure::{Done, Exit, Failure};
 use crate::output::{self, Listing};
 use dagger_client::api::{MachineView, Resources};
 use dagger_client::keys::KeyKind;
-use dagger_ledger::{Action, MachineAdd, MachineName};
+use dagger_ledger::{Action, Code, MachineAdd, MachineKey, MachineName, MachineUpdate};
 
 pub async fn run(context: &Context, command: MachineCommand) -> Done {
     match command {
@@ -27,6 +28,19 @@ pub async fn run(context: &Context, command: MachineCommand) -> Done {
             change(
                 context,
                 Action::MachineUndrain(MachineName { machine }),
+                &said,
+            )
+            .await
+        }
+        MachineCommand::Update(args) => update(context, args).await,
+        MachineCommand::Key { machine, node_key } => {
+            let node_key = public_key(&node_key, KeyKind::Node)?;
+            let said = format!(
+                "{machine} has another node key at once: start its node with it, the old one's word does not count any more"
+            );
+            change(
+                context,
+                Action::MachineKey(MachineKey { machine, node_key }),
                 &said,
             )
             .await
@@ -121,6 +135,28 @@ async fn add(context: &Context, args: MachineAddArgs) -> Done {
         memory_mib: args.memory,
         disk_mib: args.disk,
         labels: args.labels.into_iter().collect(),
+    });
+    change(context, action, &said).await
+}
+
+/// The ledger takes an update whole: what is not named is what stands there now.
+async fn update(context: &Context, args: MachineUpdateArgs) -> Done {
+    let machines = context.connect().await?.client.machines().await?;
+    let now = machines.into_iter().find(|m| m.name == args.machine);
+    let now = now.ok_or_else(|| {
+        let code = Code::UnknownMachine;
+        Failure::new(Exit::Refused, code.as_str(), code.text())
+    })?;
+    let mut labels = now.labels;
+    labels.retain(|key, _| !args.no_labels.contains(key));
+    labels.extend(args.labels);
+    let said = format!("{} is changed", args.machine);
+    let action = Action::MachineUpdate(MachineUpdate {
+        machine: args.machine,
+        vcpus: args.vcpus.unwrap_or(now.capacity.vcpus),
+        memory_mib: args.memory.unwrap_or(now.capacity.memory_mib),
+        disk_mib: args.disk.unwrap_or(now.capacity.disk_mib),
+        labels,
     });
     change(context, action, &said).await
 }

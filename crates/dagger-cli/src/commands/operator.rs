@@ -1,15 +1,19 @@
-//! `dagger operator`.
+//! `dagger operator`. What operators decide together is in `proposals.rs`.
 
-use crate::args::OperatorCommand;
+mod proposals;
+
+use crate::args::{OperatorCommand, OperatorKeysArgs, QuotaArgs};
 use crate::context::Context;
 use crate::failure::{Done, Failure};
 use crate::output::{self, Listing};
 use crate::setup::Card;
-use dagger_client::api::ProposalView;
-use dagger_client::keys::KeyKind;
+use dagger_client::keys::{self, KeyFileError, KeyKind, SecretKey};
 use dagger_ledger::{
-    AccountCreate, Action, OperatorLeave, OperatorName, Propose, ProposedChange, Vote,
+    AccountCreate, AccountName, AccountQuota, Action, Key, OperatorAllocation, OperatorKeys,
+    OperatorLeave, OperatorName, ProposedChange, Quota,
 };
+use proposals::{parameters, proposals, propose, vote};
+use std::path::Path;
 
 pub async fn run(context: &Context, command: OperatorCommand) -> Done {
     match command {
@@ -26,74 +30,50 @@ pub async fn run(context: &Context, command: OperatorCommand) -> Done {
             let remove = OperatorName { operator };
             propose(context, ProposedChange::OperatorRemove(remove)).await
         }
+        OperatorCommand::ProposeParameters { changes } => {
+            let change = proposals::parameters_change(&changes)?;
+            propose(context, ProposedChange::Parameters(Box::new(change))).await
+        }
+        OperatorCommand::ProposeAllocation { operator, most } => {
+            let allocation = quota(&most);
+            let change = OperatorAllocation {
+                operator,
+                allocation,
+            };
+            propose(context, ProposedChange::Allocation(change)).await
+        }
+        OperatorCommand::ProposeReseat { operator } => {
+            let reseat = OperatorName { operator };
+            propose(context, ProposedChange::OperatorReseat(reseat)).await
+        }
+        OperatorCommand::Parameters => parameters(context).await,
+        OperatorCommand::Keys(args) => operator_keys(context, args).await,
+        OperatorCommand::Quota { account, most } => {
+            let said = match most.unlimited {
+                true => format!("account {account} has no quota"),
+                false => format!("account {account} has another quota"),
+            };
+            let quota = quota(&most);
+            sign(
+                context,
+                Action::AccountQuota(AccountQuota { account, quota }),
+                &said,
+            )
+            .await
+        }
+        OperatorCommand::Adopt { account } => {
+            let said = format!("account {account} is sponsored by this operator");
+            sign(
+                context,
+                Action::AccountAdopt(AccountName { account }),
+                &said,
+            )
+            .await
+        }
         OperatorCommand::Vote { proposal, against } => vote(context, proposal, !against).await,
         OperatorCommand::Proposals => proposals(context).await,
         OperatorCommand::Leave { operator } => leave(context, &operator).await,
     }
-}
-
-async fn propose(context: &Context, change: ProposedChange) -> Done {
-    let operator = context.key(KeyKind::Operator)?;
-    let connection = context.connect().await?;
-    let action = Action::Propose(Propose { change });
-    let status = context.execute(&connection, &operator, action).await?;
-    if context.json() {
-        return output::json(&status);
-    }
-    let newest = connection.client.proposals().await?.into_iter().next();
-    match newest {
-        Some(proposal) => describe(&proposal),
-        None => Ok(()),
-    }
-}
-
-async fn vote(context: &Context, proposal: u64, approve: bool) -> Done {
-    let operator = context.key(KeyKind::Operator)?;
-    let connection = context.connect().await?;
-    let action = Action::Vote(Vote { proposal, approve });
-    let status = context.execute(&connection, &operator, action).await?;
-    if context.json() {
-        return output::json(&status);
-    }
-    let proposals = connection.client.proposals().await?;
-    match proposals.iter().find(|p| p.id == proposal) {
-        Some(proposal) => describe(proposal),
-        None => Ok(()),
-    }
-}
-
-fn describe(proposal: &ProposalView) -> Done {
-    output::line(&format!(
-        "proposal {}: {}: {} (weight {} of {} needed)",
-        proposal.id,
-        proposal.text,
-        proposal.status,
-        proposal.approved_weight,
-        proposal.quorum_weight
-    ))
-}
-
-async fn proposals(context: &Context) -> Done {
-    let proposals = context.connect().await?.client.proposals().await?;
-    if context.json() {
-        return output::json(&proposals);
-    }
-    let columns = [
-        ">NUMBER", "STATUS", "PROPOSAL", "BY", "FOR", "AGAINST", ">WEIGHT",
-    ];
-    let mut listing = Listing::new(&columns, "no proposals");
-    for proposal in proposals {
-        listing.row([
-            proposal.id.to_string(),
-            proposal.status,
-            proposal.text,
-            proposal.proposer,
-            proposal.approvals.join(", "),
-            proposal.rejections.join(", "),
-            format!("{}/{}", proposal.approved_weight, proposal.quorum_weight),
-        ]);
-    }
-    listing.print()
 }
 
 async fn leave(context: &Context, name: &str) -> Done {
@@ -156,15 +136,75 @@ async fn sponsor(context: &Context, account: String, public_key: &str) -> Done {
             "`{public_key}` is not a public key of 64 lower-case hex digits"
         ))
     })?;
+    let said = format!("account {account} is open");
+    sign(
+        context,
+        Action::AccountCreate(AccountCreate { account, key }),
+        &said,
+    )
+    .await
+}
+
+/// Signs with the operator's key, and says what came of it.
+async fn sign(context: &Context, action: Action, said: &str) -> Done {
     let operator = context.key(KeyKind::Operator)?;
     let connection = context.connect().await?;
-    let action = Action::AccountCreate(AccountCreate {
-        account: account.clone(),
-        key,
-    });
     let status = context.execute(&connection, &operator, action).await?;
     match context.json() {
         true => output::json(&status),
-        false => output::line(&format!("account {account} is open")),
+        false => output::line(said),
     }
+}
+
+fn quota(most: &QuotaArgs) -> Option<Quota> {
+    Some(Quota {
+        vms: most.vms?,
+        vcpus: most.vcpus?,
+        memory_mib: most.memory?,
+        disk_mib: most.disk?,
+    })
+}
+
+async fn operator_keys(context: &Context, args: OperatorKeysArgs) -> Done {
+    let mut new = OperatorKeys {
+        address: args.address,
+        ..OperatorKeys::default()
+    };
+    let mut said = Vec::new();
+    if let Some(named) = args.node_key {
+        new.node_key = Some(public_key(&named, KeyKind::Node)?);
+        said.push("the new node key holds at once: start the node with it");
+    }
+    if let Some(named) = args.consensus_key {
+        new.consensus_key = Some(public_key(&named, KeyKind::Consensus)?);
+        said.push("the new consensus key signs from the next epoch on: until then the node needs the old one");
+    }
+    if let Some(named) = args.operator_key {
+        new.operator_key = Some(public_key(&named, KeyKind::Operator)?);
+        said.push(
+            "the new operator key signs from now on, the old one means nothing any more: keep a copy of the new one",
+        );
+    }
+    if new.address.is_some() {
+        said.push("the node is dialled at its new address");
+    }
+    sign(context, Action::OperatorKeys(new), &said.join("\n")).await
+}
+
+/// The public half of what a user names: 64 hex characters, or a key file, which is made if it is not there.
+pub(super) fn public_key(named: &str, kind: KeyKind) -> Done<Key> {
+    if let Ok(key) = named.parse() {
+        return Ok(key);
+    }
+    let path = Path::new(named);
+    let key = match keys::read(path, kind) {
+        Ok(key) => key,
+        Err(KeyFileError::Missing(_)) => {
+            let key = SecretKey::generate();
+            keys::write(path, kind, &key)?;
+            key
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Key(key.public()))
 }

@@ -80,6 +80,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(reads::genesis))
         .routes(routes!(reads::operators))
         .routes(routes!(reads::proposals))
+        .routes(routes!(reads::parameters))
         .routes(routes!(reads::machines))
         .routes(routes!(reads::accounts))
         .routes(routes!(reads::images))

@@ -44,7 +44,12 @@ fn text(change: &ProposedChange) -> String {
         ProposedChange::OperatorRemove(of) => format!("remove {}", of.operator),
         ProposedChange::OperatorReseat(of) => format!("give {} its seat back", of.operator),
         ProposedChange::Allocation(of) => format!("another allocation for {}", of.operator),
-        ProposedChange::Parameters(_) => "other parameters of the ledger".to_owned(),
+        ProposedChange::Parameters(change) => {
+            let named = serde_json::to_value(change).expect("a change is plain JSON");
+            let named = named.as_object().into_iter().flatten();
+            let named: Vec<String> = named.map(|(name, to)| format!("{name} = {to}")).collect();
+            format!("parameters {}", named.join(", "))
+        }
         ProposedChange::ProtocolVersion(to) => format!("rules of version {}", to.version),
     }
 }

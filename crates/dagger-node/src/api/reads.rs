@@ -9,7 +9,7 @@ use dagger_client::api::{
     AccountView, ErrorBody, ExplanationView, ImageView, MachineView, NodeStatus, OperatorView,
     ProposalView, VmView,
 };
-use dagger_ledger::{Code, Ledger, VmRecord};
+use dagger_ledger::{Code, Ledger, Parameters, VmRecord};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -52,6 +52,12 @@ pub(super) async fn operators(State(api): State<Api>) -> Json<Vec<OperatorView>>
 #[utoipa::path(get, path = "/v1/proposals", tag = "ledger", responses((status = 200, body = Vec<ProposalView>)))]
 pub(super) async fn proposals(State(api): State<Api>) -> Json<Vec<ProposalView>> {
     Json(api.node.read(proposal_views::proposals))
+}
+
+/// The ledger's parameters in force, by name.
+#[utoipa::path(get, path = "/v1/parameters", tag = "ledger", responses((status = 200, body = Object)))]
+pub(super) async fn parameters(State(api): State<Api>) -> Json<Parameters> {
+    Json(api.node.read(|ledger| ledger.parameters().clone()))
 }
 
 /// All machines.
