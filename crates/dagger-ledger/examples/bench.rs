@@ -201,6 +201,7 @@ impl Bench {
                 vcpus: 352,
                 memory_mib: 352 * 256,
                 disk_mib: 352 * 1_024,
+                cpu_permille: NO_OVERCOMMIT,
                 labels: Labels::from([("region".to_string(), format!("region-{}", operator % 10))]),
             };
             bodies.push(self.body(

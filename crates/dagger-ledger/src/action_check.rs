@@ -1,7 +1,8 @@
 //! The forms and bounds of an action's values, as far as they need no ledger.
 
 use crate::action::{
-    Action, KeyDelegate, Labels, OperatorKeys, Placement, ProposedChange, Report, VmCreate,
+    Action, KeyDelegate, Labels, NO_OVERCOMMIT, OperatorKeys, Placement, ProposedChange, Report,
+    VmCreate,
 };
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
@@ -12,6 +13,8 @@ pub const VCPUS_MAX: u32 = 4_096;
 pub const MEMORY_MIB_MAX: u64 = 1 << 26;
 /// Largest disk of a VM or machine: 4 PiB.
 pub const DISK_MIB_MAX: u64 = 1 << 32;
+/// Most virtual CPUs that a machine may promise for each thousand processors.
+pub const CPU_PERMILLE_MAX: u32 = 16_000;
 /// Most labels of one object.
 pub const LABELS_MAX: usize = 32;
 /// Most SSH keys of a VM.
@@ -43,6 +46,14 @@ fn sizes(vcpus: u32, memory_mib: u64, disk_mib: u64) -> Checked {
     within(disk_mib, DISK_MIB_MAX, "disk_mib")
 }
 
+fn overcommit(permille: u32) -> Checked {
+    if (NO_OVERCOMMIT..=CPU_PERMILLE_MAX).contains(&permille) {
+        Ok(())
+    } else {
+        Err((Code::OutOfRange, "cpu_permille"))
+    }
+}
+
 fn labels(labels: &Labels) -> Checked {
     if labels.len() > LABELS_MAX {
         return Err((Code::TooMany, "labels"));
@@ -66,6 +77,7 @@ impl Action {
                 check_label(&a.machine).map_err(at("machine"))?;
                 check_key(&a.node_key).map_err(at("node_key"))?;
                 sizes(a.vcpus, a.memory_mib, a.disk_mib)?;
+                overcommit(a.cpu_permille)?;
                 labels(&a.labels)
             }
             Action::MachineDrain(a) | Action::MachineUndrain(a) | Action::MachineRemove(a) => {
@@ -74,6 +86,7 @@ impl Action {
             Action::MachineUpdate(a) => {
                 check_label(&a.machine).map_err(at("machine"))?;
                 sizes(a.vcpus, a.memory_mib, a.disk_mib)?;
+                overcommit(a.cpu_permille)?;
                 labels(&a.labels)
             }
             Action::Propose(a) => proposed_change(&a.change),

@@ -159,8 +159,10 @@ pub struct MachineRecord {
     pub node_key: Key,
     /// Architecture of its guests.
     pub arch: Arch,
-    /// What it offers.
+    /// What it has to offer.
     pub capacity: Resources,
+    /// Virtual CPUs that VMs may hold together for each thousand of its own.
+    pub cpu_permille: u32,
     /// What VMs placed on it hold.
     pub used: Resources,
     /// Labels; `region` is the one that placement knows.
@@ -191,6 +193,25 @@ impl MachineRecord {
     /// The region that placement knows; empty without the label.
     pub fn region(&self) -> &str {
         self.labels.get("region").map_or("", String::as_str)
+    }
+
+    /// What VMs may hold there together: what it offers, with its CPUs promised as often as it says.
+    pub fn limit(&self) -> Resources {
+        let vcpus = u64::from(self.capacity.vcpus) * u64::from(self.cpu_permille) / 1_000;
+        Resources {
+            vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
+            ..self.capacity
+        }
+    }
+
+    /// Room for one more VM beside those that hold `used`; it never gets more virtual CPUs than the machine has. `None` if they hold
+    /// more than they may.
+    pub fn room_beside(&self, used: &Resources) -> Option<Resources> {
+        let left = self.limit().checked_sub(used)?;
+        Some(Resources {
+            vcpus: left.vcpus.min(self.capacity.vcpus),
+            ..left
+        })
     }
 
     /// True when new VMs may be placed on it, room permitting.

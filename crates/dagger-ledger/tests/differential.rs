@@ -260,9 +260,10 @@ impl Match {
                     machine: format!("machine-{number}"),
                     node_key: public(&machine_key(number)),
                     arch: Arch::X86_64,
-                    vcpus: 4 + self.dice.roll(6) as u32,
+                    vcpus: 2 + self.dice.roll(7) as u32,
                     memory_mib: 2_048 + 512 * self.dice.roll(4),
                     disk_mib: 32_768,
+                    cpu_permille: self.dice.pick(&[NO_OVERCOMMIT, 1_500, 2_333]),
                     labels: Labels::from([(
                         "region".into(),
                         format!("region-{}", self.dice.roll(3)),

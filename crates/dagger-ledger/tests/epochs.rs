@@ -196,6 +196,7 @@ fn machines_of_operators_that_left_go_when_they_are_empty() {
         vcpus: 1,
         memory_mib: 1_024,
         disk_mib: 1_024,
+        cpu_permille: NO_OVERCOMMIT,
         labels: Labels::new(),
     };
     assert_eq!(act(&mut cloud, 0, Action::MachineAdd(add)), Code::Ok);

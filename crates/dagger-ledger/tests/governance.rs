@@ -356,6 +356,7 @@ fn a_machines_capacity_and_region_change_under_its_vms() {
         vcpus,
         memory_mib: 8_192,
         disk_mib: 100_000,
+        cpu_permille: NO_OVERCOMMIT,
         labels: Labels::from([("region".to_string(), region.to_string())]),
     };
     let foreign = cloud.sign(&operator_key(2), Action::MachineUpdate(update(4, "moon")));
@@ -406,4 +407,63 @@ fn sealed_user_data_keeps_a_vm_to_the_machines_that_can_open_it() {
     cloud.all_lose(first);
     cloud.run(41_000);
     assert_eq!(cloud.machine_of(id), 5 - first);
+}
+
+#[test]
+fn processors_are_promised_as_often_as_the_operator_says_and_memory_never() {
+    let mut cloud = Cloud::new(4);
+    let update = |vcpus, cpu_permille| {
+        Action::MachineUpdate(MachineUpdate {
+            machine: "machine-1".into(),
+            vcpus,
+            memory_mib: 8_192,
+            disk_mib: 100_000,
+            cpu_permille,
+            labels: Labels::from([("region".to_string(), "moon".to_string())]),
+        })
+    };
+    for wrong in [0, 999, CPU_PERMILLE_MAX + 1] {
+        let wrong = cloud.sign(&operator_key(1), update(4, wrong));
+        assert_eq!(cloud.code(wrong), Code::OutOfRange);
+    }
+    let twice = cloud.sign(&operator_key(1), update(4, 2_000));
+    cloud.ok(vec![twice]);
+    let on_moon = |name: &str, vcpus, memory_mib| VmCreate {
+        vcpus,
+        memory_mib,
+        placement: Placement {
+            regions: vec!["moon".into()],
+            ..Placement::default()
+        },
+        ..vm(name)
+    };
+    let create = |cloud: &mut Cloud, create| {
+        let create = cloud.account(Action::VmCreate(create));
+        cloud.code(create)
+    };
+    // One VM never gets more than there are; together they get twice as many.
+    let five = create(&mut cloud, on_moon("five", 5, 512));
+    assert_eq!(five, Code::NoMachineFits);
+    assert_eq!(create(&mut cloud, on_moon("a", 4, 4_096)), Code::Ok);
+    assert_eq!(create(&mut cloud, on_moon("b", 3, 2_048)), Code::Ok);
+    let two = create(&mut cloud, on_moon("two", 2, 512));
+    assert_eq!(two, Code::NoMachineFits);
+    let large = create(&mut cloud, on_moon("large", 1, 4_096));
+    assert_eq!(large, Code::NoMachineFits, "memory is there once");
+    assert_eq!(create(&mut cloud, on_moon("c", 1, 512)), Code::Ok);
+    cloud.ledger.invariants().unwrap();
+    let explanation = cloud.ledger.explain(VmId(0)).expect("it is there");
+    let verdict = explanation.machines.iter().find(|v| v.name == "machine-1");
+    let verdict = verdict.expect("every machine has one");
+    assert_eq!(
+        (&verdict.filtered[..], verdict.left_vcpus),
+        (&[][..], Some(0))
+    );
+    // Neither the sum nor the largest VM may be more than what is offered.
+    for (vcpus, cpu_permille) in [(4, 1_999), (3, 3_000)] {
+        let less = cloud.sign(&operator_key(1), update(vcpus, cpu_permille));
+        assert_eq!(cloud.code(less), Code::OutOfRange, "{vcpus} {cpu_permille}");
+    }
+    let mut restored = Ledger::restore(&cloud.ledger.snapshot()).expect("a good snapshot");
+    assert_eq!(restored.state_root(), cloud.ledger.state_root());
 }

@@ -320,6 +320,7 @@ async fn every_bad_vm_has_its_code() {
         vcpus: 1,
         memory_mib: 256,
         disk_mib: 1024,
+        cpu_permille: dagger_ledger::NO_OVERCOMMIT,
         labels: Default::default(),
     });
     assert_eq!(world.execute(&world.operator, machine).await, "ok");

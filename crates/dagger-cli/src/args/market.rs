@@ -1,6 +1,6 @@
 //! `dagger image`, `account`, `machine`, `operator`.
 
-use super::{parse_label, parse_size_mib};
+use super::{parse_label, parse_permille, parse_size_mib};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -159,6 +159,9 @@ pub struct MachineAddArgs {
     /// Disk it offers
     #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
     pub disk: u64,
+    /// Virtual processors that VMs may hold together for each processor, such as 2 or 1.5; memory is never overcommitted
+    #[arg(long, value_name = "RATIO", default_value = "1", value_parser = parse_permille)]
+    pub cpu_overcommit: u32,
     /// Processor architecture
     #[arg(long, value_enum, default_value_t = Arch::X86_64)]
     pub arch: Arch,
@@ -180,6 +183,9 @@ pub struct MachineUpdateArgs {
     /// Disk it offers
     #[arg(long, value_name = "SIZE", value_parser = parse_size_mib)]
     pub disk: Option<u64>,
+    /// Virtual processors that VMs may hold together for each processor, such as 2 or 1.5
+    #[arg(long, value_name = "RATIO", value_parser = parse_permille)]
+    pub cpu_overcommit: Option<u32>,
     /// Label KEY=VALUE to set; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub labels: Vec<(String, String)>,

@@ -33,6 +33,19 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(wrong)
 }
 
+/// `2`, `1.5` or `1.333` as thousandths.
+pub fn parse_permille(text: &str) -> Result<u32, String> {
+    let wrong =
+        || format!("`{text}` is not a ratio; write for example 1.5, with at most three decimals");
+    let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(decimals) || decimals.len() > 3 {
+        return Err(wrong());
+    }
+    let permille = format!("{whole}{decimals:0<3}");
+    permille.parse().map_err(|_| wrong())
+}
+
 /// `key=value`.
 pub fn parse_label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {

@@ -30,3 +30,13 @@ fn labels() {
     assert!(parse_label("region").is_err());
     assert!(parse_label("=x").is_err());
 }
+
+#[test]
+fn ratios() {
+    assert_eq!(parse_permille("2"), Ok(2_000));
+    assert_eq!(parse_permille("1.5"), Ok(1_500));
+    assert_eq!(parse_permille("0.125"), Ok(125));
+    for wrong in ["", ".5", "1.", "1.2345", "-1", "1e3", "5000000"] {
+        assert!(parse_permille(wrong).is_err(), "{wrong}");
+    }
+}

@@ -78,6 +78,7 @@ async fn list(context: &Context) -> Done {
             state,
             arch,
             capacity,
+            cpu_permille,
             used,
             vms,
             heard_by,
@@ -93,7 +94,11 @@ async fn list(context: &Context) -> Done {
             operator,
             state,
             arch,
-            format!("{}/{}", used.vcpus, capacity.vcpus),
+            format!(
+                "{}/{}",
+                used.vcpus,
+                u64::from(capacity.vcpus) * u64::from(cpu_permille) / 1_000
+            ),
             used_of(&used, &capacity, |r| r.memory_mib),
             used_of(&used, &capacity, |r| r.disk_mib),
             vms.to_string(),
@@ -134,6 +139,7 @@ async fn add(context: &Context, args: MachineAddArgs) -> Done {
         vcpus: args.vcpus,
         memory_mib: args.memory,
         disk_mib: args.disk,
+        cpu_permille: args.cpu_overcommit,
         labels: args.labels.into_iter().collect(),
     });
     change(context, action, &said).await
@@ -156,6 +162,7 @@ async fn update(context: &Context, args: MachineUpdateArgs) -> Done {
         vcpus: args.vcpus.unwrap_or(now.capacity.vcpus),
         memory_mib: args.memory.unwrap_or(now.capacity.memory_mib),
         disk_mib: args.disk.unwrap_or(now.capacity.disk_mib),
+        cpu_permille: args.cpu_overcommit.unwrap_or(now.cpu_permille),
         labels,
     });
     change(context, action, &said).await

@@ -152,6 +152,7 @@ pub async fn register(layout: &Layout) -> Done {
             vcpus: node.vcpus,
             memory_mib: node.memory_mib,
             disk_mib: node.disk_mib,
+            cpu_permille: dagger_ledger::NO_OVERCOMMIT,
             labels: std::iter::once(("region".to_owned(), "local".to_owned())).collect(),
         });
         execute(&client, chain, &layout.operator_key(&node.name), action).await?;

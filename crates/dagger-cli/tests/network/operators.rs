@@ -60,12 +60,14 @@ fn operators_change_parameters_keys_and_machines() {
         node_key.as_str().unwrap()
     );
     done(alpha, &old_key, &add.split(' ').collect::<Vec<_>>());
-    let update = "machine update big --memory 8G --label rack=b --no-label region";
+    let update =
+        "machine update big --memory 8G --cpu-overcommit 1.5 --label rack=b --no-label region";
     done(alpha, &old_key, &update.split(' ').collect::<Vec<_>>());
     done(alpha, &old_key, &["machine", "key", "big", file]);
     let machine = &json(&["--api", &alpha.api(), "machine", "list"])[0];
     assert_eq!(machine["capacity"]["memory_mib"], 8_192);
     assert_eq!(machine["capacity"]["vcpus"], 4);
+    assert_eq!(machine["cpu_permille"], 1_500);
     assert_eq!(machine["labels"], serde_json::json!({"rack": "b"}));
     let made: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(machine["node_key"], made["public"]);

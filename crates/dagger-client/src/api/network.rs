@@ -79,8 +79,10 @@ pub struct MachineView {
     /// `joining` (too few rivals have heard it yet), `ready`, `draining` (nothing new is placed there) or
     /// `lost` (its lease lapsed).
     pub state: String,
-    /// What it offers.
+    /// What it has to offer.
     pub capacity: Resources,
+    /// Virtual processors that VMs may hold there together for each thousand of its own.
+    pub cpu_permille: u32,
     /// What its VMs take of that.
     pub used: Resources,
     /// Labels such as region and zone.

@@ -156,12 +156,15 @@ pub struct MachineAdd {
     pub node_key: Key,
     /// Architecture of the guests.
     pub arch: Arch,
-    /// Virtual CPUs it offers.
+    /// Processors it offers: no VM there has more virtual CPUs.
     pub vcpus: u32,
     /// Memory it offers, MiB.
     pub memory_mib: u64,
     /// Disk it offers, MiB.
     pub disk_mib: u64,
+    /// Virtual CPUs that VMs may hold together for each thousand of `vcpus`. Memory and disk are never overcommitted.
+    #[serde(default = "no_overcommit", skip_serializing_if = "is_no_overcommit")]
+    pub cpu_permille: u32,
     /// `region` and whatever else customers may want to choose by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
@@ -174,15 +177,29 @@ pub struct MachineAdd {
 pub struct MachineUpdate {
     /// Name of the machine.
     pub machine: String,
-    /// Virtual CPUs it offers from now on; never less than its VMs hold.
+    /// Processors it offers from now on; with `cpu_permille` never less than its VMs hold.
     pub vcpus: u32,
     /// Memory it offers, MiB.
     pub memory_mib: u64,
     /// Disk it offers, MiB.
     pub disk_mib: u64,
+    /// Virtual CPUs that VMs may hold together for each thousand of `vcpus` from now on.
+    #[serde(default = "no_overcommit", skip_serializing_if = "is_no_overcommit")]
+    pub cpu_permille: u32,
     /// All labels it has from now on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+}
+
+/// `cpu_permille` of a machine that promises no more virtual CPUs than it has processors.
+pub const NO_OVERCOMMIT: u32 = 1_000;
+
+fn no_overcommit() -> u32 {
+    NO_OVERCOMMIT
+}
+
+fn is_no_overcommit(permille: &u32) -> bool {
+    *permille == NO_OVERCOMMIT
 }
 
 /// See [`Action::AccountQuota`].

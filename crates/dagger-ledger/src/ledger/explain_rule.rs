@@ -45,8 +45,9 @@ impl Ledger {
             .map(|machine| {
                 let mut room = free(machine);
                 if own == Some(machine.id) {
-                    let whole = room.checked_add(&request.spec.size);
-                    room = whole.expect("within capacity");
+                    let others = machine.used.checked_sub(&request.spec.size);
+                    let others = others.expect("part of the sum");
+                    room = machine.room_beside(&others).expect("within capacity");
                 }
                 let mut verdict = self.verdict(request, machine, room);
                 verdict.spread_count -= u64::from(own_operator == Some(machine.operator));

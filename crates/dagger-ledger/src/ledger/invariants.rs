@@ -25,7 +25,7 @@ impl Ledger {
             let Some(machine) = machine else { continue };
             let sound = machine.id.index() == slot && self.operator(machine.operator).is_some();
             ensure(sound, || format!("machine {slot}"))?;
-            let room = machine.used.fits_in(&machine.capacity);
+            let room = machine.used.fits_in(&machine.limit());
             ensure(room, || format!("machine {slot} is over capacity"))?;
         }
         for (slot, account) in self.accounts.iter().enumerate() {

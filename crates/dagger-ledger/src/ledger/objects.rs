@@ -107,6 +107,7 @@ impl Ledger {
                 memory_mib: add.memory_mib,
                 disk_mib: add.disk_mib,
             },
+            cpu_permille: add.cpu_permille,
             used: Resources::default(),
             labels: add.labels.clone(),
             state: MachineState::Joining,
@@ -166,12 +167,19 @@ impl Ledger {
             memory_mib: update.memory_mib,
             disk_mib: update.disk_mib,
         };
-        if !self.machine(id).expect("own").used.fits_in(&capacity) {
+        let new = MachineRecord {
+            capacity,
+            cpu_permille: update.cpu_permille,
+            ..self.machine(id).expect("own").clone()
+        };
+        let largest = self.vms_on(id).map(|vm| vm.spec.size.vcpus).max();
+        if !new.used.fits_in(&new.limit()) || largest > Some(capacity.vcpus) {
             return refuse(Code::OutOfRange, "its VMs hold more");
         }
         self.leave_pool(id);
         let machine = self.machine_mut(id);
         machine.capacity = capacity;
+        machine.cpu_permille = update.cpu_permille;
         machine.labels = update.labels.clone();
         self.refresh_pool(id);
         self.changes.push(Change::MachineChanged { machine: id });

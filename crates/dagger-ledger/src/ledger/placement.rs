@@ -54,8 +54,7 @@ pub(super) struct Request<'a> {
 /// Free room of a machine.
 pub(super) fn free(machine: &MachineRecord) -> Resources {
     machine
-        .capacity
-        .checked_sub(&machine.used)
+        .room_beside(&machine.used)
         .expect("never over capacity")
 }
 

@@ -14,7 +14,7 @@ use crate::records::{
     VmRecord,
 };
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

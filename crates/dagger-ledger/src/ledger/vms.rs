@@ -6,7 +6,7 @@ use crate::commit::{Change, Subject};
 use crate::ids::{AccountId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::execute::{Done, Refusal, refuse};
-use crate::ledger::placement::{Request, free};
+use crate::ledger::placement::Request;
 use crate::records::{MachineState, Phase, Power, Reason, Resources, VmRecord, VmSpec};
 
 impl Ledger {
@@ -344,7 +344,8 @@ impl Ledger {
         self.check_quota(account, 0, &old, &size)?;
         if let Some(machine) = place {
             let record = self.machine(machine).expect("placed");
-            let room = free(record).checked_add(&old).expect("within capacity");
+            let others = record.used.checked_sub(&old).expect("part of the sum");
+            let room = record.room_beside(&others).expect("within capacity");
             if !size.fits_in(&room) {
                 return Err(Code::NoMachineFits.into());
             }

@@ -158,6 +158,7 @@ impl Cloud {
             vcpus,
             memory_mib,
             disk_mib: 100_000,
+            cpu_permille: NO_OVERCOMMIT,
             labels: Labels::from([("region".to_string(), format!("region-{operator}"))]),
         };
         self.sign(&operator_key(operator), Action::MachineAdd(add))

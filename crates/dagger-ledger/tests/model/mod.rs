@@ -36,6 +36,7 @@ pub struct MMachine {
     pub id: u32,
     pub operator: u32,
     pub capacity: Resources,
+    pub cpu_permille: u32,
     pub region: String,
     pub state: MachineState,
     pub draining: bool,
@@ -138,10 +139,24 @@ impl Model {
     }
 
     fn free(&self, machine: &MMachine) -> Resources {
-        let on = self.vms.iter().filter(|vm| vm.machine == Some(machine.id));
-        on.fold(machine.capacity, |free, vm| {
+        self.free_but(machine, None)
+    }
+
+    /// Room as if one of its VMs were not there.
+    fn free_but(&self, machine: &MMachine, without: Option<u64>) -> Resources {
+        let on = self
+            .vms
+            .iter()
+            .filter(|vm| vm.machine == Some(machine.id) && Some(vm.id) != without);
+        let promised = Resources {
+            vcpus: machine.capacity.vcpus * machine.cpu_permille / 1_000,
+            ..machine.capacity
+        };
+        let mut free = on.fold(promised, |free, vm| {
             free.checked_sub(&vm.size).expect("over capacity")
-        })
+        });
+        free.vcpus = free.vcpus.min(machine.capacity.vcpus);
+        free
     }
 
     pub fn execute(
@@ -560,6 +575,7 @@ impl Model {
             id,
             operator,
             capacity,
+            cpu_permille: add.cpu_permille,
             region: add.labels.get("region").cloned().unwrap_or_default(),
             state: MachineState::Joining,
             draining: false,
@@ -671,9 +687,7 @@ impl Model {
                 if size.disk_mib < vm.size.disk_mib {
                     return Err(Code::OutOfRange);
                 }
-                let room = vm
-                    .machine
-                    .map(|m| self.free(self.m(m)).checked_add(&vm.size).unwrap());
+                let room = vm.machine.map(|m| self.free_but(self.m(m), Some(vm.id)));
                 if room.is_some_and(|room| !size.fits_in(&room)) {
                     return Err(Code::NoMachineFits);
                 }

@@ -95,6 +95,7 @@ pub(super) fn machine(ledger: &Ledger, machine: &ledger::MachineRecord) -> Machi
         }
         .to_owned(),
         capacity: resources(&machine.capacity),
+        cpu_permille: machine.cpu_permille,
         used: resources(&machine.used),
         labels: machine.labels.clone(),
         vms: machine.vms,
