@@ -54,6 +54,8 @@ enum Command {
 enum GuestKind {
     /// A kernel and an initramfs with an ssh server: boots in seconds under TCG
     Micro,
+    /// Debian 12 with systemd, cloud-init and openssh, as a disk that boots by BIOS and by UEFI
+    Debian(guest::DebianArgs),
 }
 
 /// Builds the micro guest and prints where its parts are.
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
         Command::Guest(GuestKind::Micro) => micro_guest(),
+        Command::Guest(GuestKind::Debian(args)) => guest::debian(args),
         Command::Demo(args) => demo::run(&args),
         Command::Chaos(args) => chaos::run(&args),
     };

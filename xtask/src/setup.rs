@@ -10,18 +10,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What setup may do without asking.
-#[derive(Args, Default)]
+#[derive(Args, Clone, Copy, Default)]
 pub struct SetupArgs {
     /// Install without asking
     #[arg(long, short)]
     pub yes: bool,
 }
 
-/// A program the repository starts, and the Debian/Ubuntu package that brings it.
-struct Need {
-    program: &'static str,
-    package: &'static str,
-    why: &'static str,
+/// A program the repository starts (or a file it reads, by its path), and the Debian/Ubuntu package that brings it.
+pub struct Need {
+    /// Its name, or a path.
+    pub program: &'static str,
+    /// The package.
+    pub package: &'static str,
+    /// For people: what it does here.
+    pub why: &'static str,
 }
 
 const NEEDS: &[Need] = &[
@@ -71,8 +74,22 @@ pub fn run(args: &SetupArgs) -> Result<()> {
         println!("setup: every system package is there");
         return Ok(());
     }
+    get(NEEDS, &missing, args)
+}
+
+/// Installs what is missing of `needs`, which one command wants beside what every other does; silent when nothing is.
+pub fn ensure(needs: &'static [Need], args: &SetupArgs) -> Result<()> {
+    let missing = missing(needs, shell::find_program);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    get(needs, &missing, args)
+}
+
+/// Installs the packages of `missing`, and sees that nothing of `needs` is missing then.
+fn get(needs: &'static [Need], missing: &[&Need], args: &SetupArgs) -> Result<()> {
     println!("setup: missing system packages");
-    for need in &missing {
+    for need in missing {
         println!("  {:<18} {}", need.package, need.why);
     }
     let packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
@@ -84,7 +101,7 @@ pub fn run(args: &SetupArgs) -> Result<()> {
     };
     let mut apt = SystemApt { become_root };
     install(&mut apt, &packages)?;
-    let still = self::missing(NEEDS, shell::find_program);
+    let still = self::missing(needs, shell::find_program);
     if let Some(need) = still.first() {
         bail!(
             "{} is installed, but `{}` is not on PATH",

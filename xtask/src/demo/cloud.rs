@@ -23,19 +23,25 @@ pub struct Cloud {
 }
 
 impl Cloud {
-    /// The network of this checkout; nothing is started yet.
-    pub fn new() -> Self {
-        let inside = shell::target_dir().join("demo");
+    /// This checkout's network of that name, of its release build; nothing is started yet.
+    pub fn new(name: &str) -> Self {
+        let inside = shell::target_dir().join(name);
         let root = if inside.as_os_str().len() <= DATA_PATH_BYTES_MAX {
             inside
         } else {
-            std::env::temp_dir().join(format!("dagger-demo-{}", nix::unistd::geteuid()))
+            std::env::temp_dir().join(format!("dagger-{name}-{}", nix::unistd::geteuid()))
         };
         Self {
             dagger: shell::target_dir().join("release/dagger"),
             root,
             apis: Vec::new(),
         }
+    }
+
+    /// The same with another build of the program.
+    pub fn with_program(mut self, dagger: PathBuf) -> Self {
+        self.dagger = dagger;
+        self
     }
 
     /// Everything that the demo writes.

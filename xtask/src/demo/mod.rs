@@ -1,13 +1,13 @@
 //! `cargo xtask demo`: four operators, one real VM; its host dies; ssh again. This file builds what
 //! is needed, tells the story step by step, and cleans up; the steps themselves are in `story`.
 
-mod cloud;
-mod interrupt;
+pub mod cloud;
+pub mod interrupt;
 mod processes;
 mod screen;
 mod story;
 mod views;
-mod wait;
+pub mod wait;
 
 use crate::{guest, setup, shell};
 use anyhow::{Context, Result};
@@ -45,7 +45,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     screen.title("DAGGER: four operators, one real VM; its host dies; ssh again");
     screen.step("System packages");
     setup::run(&setup::SetupArgs { yes: args.yes })?;
-    let mut cloud = Cloud::new();
+    let mut cloud = Cloud::new("demo");
     let cleanup = Cleanup::arm(&cloud)?;
     screen.step("Build: release binaries and a micro guest");
     let parts = build(&screen, args).inspect_err(|_| interrupt::stop_here_if_interrupted())?;
