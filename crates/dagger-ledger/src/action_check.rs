@@ -135,6 +135,11 @@ impl Action {
                 placement(&a.placement)
             }
             Action::AccountAdopt(a) => check_label(&a.account).map_err(at("account")),
+            Action::VmDispute(a) => {
+                check_label(&a.vm).map_err(at("vm"))?;
+                check_text(&a.claim, 256).map_err(at("claim"))
+            }
+            Action::VmProbe(a) => check_text(&a.detail, 256).map_err(at("detail")),
             Action::VmReport(a) => report(&a.report),
             Action::Attest(a) => {
                 if a.hears.len() + a.lost.len() > ATTEST_MACHINES_MAX {
@@ -248,7 +253,7 @@ fn operator_keys(keys: &OperatorKeys) -> Checked {
 }
 
 /// What a delegated key may be allowed: what an account does with images and VMs.
-pub const DELEGABLE: [&str; 10] = [
+pub const DELEGABLE: [&str; 11] = [
     "image_publish",
     "image_retire",
     "vm_create",
@@ -259,6 +264,7 @@ pub const DELEGABLE: [&str; 10] = [
     "vm_rename",
     "vm_resize",
     "vm_place",
+    "vm_dispute",
 ];
 
 fn key_delegate(delegate: &KeyDelegate) -> Checked {

@@ -88,6 +88,8 @@ codes! {
     BadProof = 56, "bad_proof", "The proof does not prove that a member of this epoch or the one before signed two events of one round; see the detail.";
     AlreadyDone = 57, "already_done", "That was done before; nothing is left to do.";
     DiskStays = 59, "disk_stays", "The VM's disk is on its machine and would be lost; only a VM with failover = recreate moves without it.";
+    NoDispute = 60, "no_dispute", "There is no open dispute about that VM in that lease epoch.";
+    NoRivals = 61, "no_rivals", "Every seat is of the operator that hosts the VM; there is nobody to probe it.";
     TooSoon = 58, "too_soon", "That was done only just now; try again later.";
 }
 

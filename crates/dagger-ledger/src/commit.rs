@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::Code;
 use crate::ids::{AccountId, Digest, ImageId, Key, MachineId, OperatorId, VmId};
-use crate::records::{MachineState, Phase, ProposalStatus, Reason};
+use crate::records::{DisputeStatus, MachineState, Phase, ProposalStatus, Reason};
 use crate::transaction::CheckedTransaction;
 
 /// One commit of the ShadowGraph, as the ledger needs it.
@@ -138,6 +138,13 @@ pub enum Change {
     ImageRetired {
         /// The image.
         image: ImageId,
+    },
+    /// A dispute about a VM was opened or closed.
+    VmDispute {
+        /// The VM.
+        vm: VmId,
+        /// What became of it.
+        status: DisputeStatus,
     },
     /// A VM was given to a machine.
     VmPlaced {

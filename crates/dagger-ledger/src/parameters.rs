@@ -100,6 +100,8 @@ parameters! {
         epoch_ms: u64 = 6 * 3_600_000,
         /// An epoch ends at the first checkpoint after this many transactions.
         epoch_transactions: u64 = 200_000,
+        /// How long rivals have to probe a VM that its customer disputes, and how often he may dispute one VM.
+        dispute_ms: u64 = 60_000,
         /// An operator's consensus key changes at most once within this time: each change ends an epoch.
         rotate_ms: u64 = 60_000,
     }
@@ -130,6 +132,7 @@ impl Parameters {
             self.restart_ms,
             self.restart_max_ms,
             self.calm_ms,
+            self.dispute_ms,
         ];
         if times.iter().any(|t| *t == 0 || *t > DAY_MS) {
             return Err(Code::OutOfRange);

@@ -49,6 +49,7 @@ fn parameters() -> Parameters {
         brake_window_ms: 10_000,
         brake_vms_per_s: 2,
         history_max: 6,
+        dispute_ms: 6_000,
         ..Parameters::default()
     }
 }
@@ -147,7 +148,7 @@ impl Match {
     fn customer(&mut self) -> Action {
         let vm = format!("vm-{}", self.dice.roll(NAMES));
         let named = VmName { vm: vm.clone() };
-        match self.dice.roll(13) {
+        match self.dice.roll(15) {
             0..5 => Action::VmCreate(self.create()),
             6 => Action::VmDelete(named),
             5 | 7 => Action::VmStop(named),
@@ -156,6 +157,10 @@ impl Match {
             10 => Action::VmRename(VmRename {
                 vm,
                 name: format!("vm-{}", self.dice.roll(NAMES)),
+            }),
+            13 | 14 => Action::VmDispute(VmDispute {
+                vm,
+                claim: String::new(),
             }),
             11 => Action::VmPlace(VmPlace {
                 vm,
@@ -296,7 +301,35 @@ impl Match {
                     Action::Attest(attest),
                 ))
             }
-            10..16 => {
+            10 | 11 => {
+                let disputed = |vm: &&VmRecord| vm.dispute.is_some();
+                let ledger = &self.cloud.ledger;
+                let vm = if self.dice.one_in(20) {
+                    ledger.vms().find(disputed)
+                } else {
+                    ledger.disputed_vms().next()
+                };
+                let vm = vm?.clone();
+                let probe = VmProbe {
+                    vm: vm.id,
+                    lease_epoch: vm.lease_epoch - u64::from(self.dice.one_in(20)),
+                    reached: self.dice.one_in(2),
+                    detail: String::new(),
+                };
+                let waits = vm.dispute.iter().flat_map(|d| d.waits_for());
+                let waits: Vec<u64> = waits.map(|operator| operator.0.into()).collect();
+                let member = if waits.is_empty() || self.dice.one_in(8) {
+                    self.dice.roll(OPERATORS.into())
+                } else {
+                    self.dice.pick(&waits)
+                };
+                Some((
+                    Signer::Member(member as u16),
+                    node_key(member),
+                    Action::VmProbe(probe),
+                ))
+            }
+            12..18 => {
                 let account = self.dice.roll(2) as usize;
                 let mut action = self.customer();
                 if let Action::VmCreate(create) = &mut action {
@@ -380,6 +413,7 @@ impl Match {
             Change::VmPhase { phase, reason, .. } => Some(format!("{phase:?} {reason:?}")),
             Change::MachineState { state, .. } => Some(format!("{state:?}")),
             Change::Brake { on, .. } => Some(format!("Brake {on}")),
+            Change::VmDispute { status, .. } => Some(format!("Dispute {status:?}")),
             _ => None,
         });
         for what in codes.chain(changes) {
@@ -399,13 +433,21 @@ impl Match {
                     m.state,
                     m.draining,
                     m.sweep.map(|s| (s.since_active_ms, s.next.0)),
-                    (m.flaps, m.damped_until_active_ms),
+                    (m.flaps, m.damped_until_active_ms, m.disputes_upheld),
                 )
             })
             .collect();
         let naive = self.model.machines.iter().flatten();
         let naive: Vec<_> = naive
-            .map(|m| (m.id, m.state, m.draining, m.sweep, (m.flaps, m.damped)))
+            .map(|m| {
+                (
+                    m.id,
+                    m.state,
+                    m.draining,
+                    m.sweep,
+                    (m.flaps, m.damped, m.upheld),
+                )
+            })
             .collect();
         assert_eq!(machines, naive);
         assert_eq!(ledger.vms().count(), self.model.vms.len());
@@ -441,6 +483,14 @@ impl Match {
                 "VM {}",
                 vm.id
             );
+            let dispute = real.dispute.as_deref().map(|d| {
+                let rivals: Vec<u32> = d.rivals.iter().map(|o| o.0).collect();
+                let probes = d.probes.iter().map(|p| (p.operator.0, p.reached));
+                (d.status, d.deadline_active_ms, rivals, probes.collect())
+            });
+            let naive = vm.dispute.as_ref();
+            let naive = naive.map(|d| (d.status, d.deadline, d.rivals.clone(), d.probes.clone()));
+            assert_eq!(dispute, naive, "VM {}", vm.id);
             assert_eq!(
                 (
                     refused,
@@ -531,6 +581,15 @@ fn random_commits_do_not_tell_the_ledger_from_the_model() {
         "Restarting Reported",
         "Placed Restarted",
         "Running Reported",
+        "Dispute Open",
+        "Dispute Upheld",
+        "Dispute Dismissed",
+        "Dispute Undecided",
+        "Dispute Moot",
+        "Moving DisputeUpheld",
+        "Placed DisputeUpheld",
+        "NoDispute",
+        "AlreadyDone",
         "Brake true",
         "Brake false",
     ] {

@@ -31,6 +31,14 @@ pub enum VmCommand {
     Start(ChangeArgs),
     /// Restart a running VM
     Reboot(ChangeArgs),
+    /// Claim that a VM cannot be reached although it is reported running: rivals of its host probe it
+    Dispute {
+        /// The VM: NAME
+        vm: String,
+        /// What is wrong with it, for people
+        #[arg(default_value = "")]
+        claim: String,
+    },
     /// Say anew where a VM may run; it moves if it is elsewhere
     Place(PlaceArgs),
     /// Give a stopped VM more or fewer processors, other memory, or a larger disk

@@ -95,6 +95,8 @@ pub struct MachineView {
     pub state_since_ms: u64,
     /// How often its lease has lapsed.
     pub lapses: u32,
+    /// Disputes about VMs there that rivals upheld.
+    pub disputes_upheld: u32,
 }
 
 /// An account.

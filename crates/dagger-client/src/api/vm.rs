@@ -66,6 +66,45 @@ pub struct VmView {
     pub created_commit: u64,
     /// What happened to it, oldest first; bounded, so old entries may be gone.
     pub history: Vec<VmEvent>,
+    /// Its owner's latest dispute about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispute: Option<DisputeView>,
+}
+
+/// An owner's claim that a VM cannot be reached although its machine reports it as running.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DisputeView {
+    /// `open`, `upheld`, `dismissed`, `undecided` or `moot`.
+    pub status: String,
+    /// What the owner says.
+    pub claim: String,
+    /// The machine that it is about.
+    pub machine: String,
+    /// Ledger time at which it was opened.
+    pub opened_ms: u64,
+    /// Ledger time at which it was closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_ms: Option<u64>,
+    /// While it is open: when it closes if commits go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// While it is open: operators that were drawn to probe the VM and have not.
+    pub waits_for: Vec<String>,
+    /// What others found.
+    pub probes: Vec<ProbeView>,
+}
+
+/// What one operator found of a disputed VM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ProbeView {
+    /// The operator.
+    pub operator: String,
+    /// The VM answered.
+    pub reached: bool,
+    /// What it saw, for people.
+    pub detail: String,
+    /// Ledger time of its report.
+    pub time_ms: u64,
 }
 
 /// One thing that happened to a VM.

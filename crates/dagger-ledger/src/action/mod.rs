@@ -81,6 +81,10 @@ pub enum Action {
     VmPlace(VmPlace),
     /// Operator: sponsors an account whose sponsor is gone.
     AccountAdopt(AccountName),
+    /// Account: claims that a VM cannot be reached although its machine reports it as running; rivals probe it.
+    VmDispute(VmDispute),
+    /// Node of a member that was drawn: whether it reached a disputed VM.
+    VmProbe(VmProbe),
     /// Node of the machine: what happened to a VM there.
     VmReport(VmReport),
     /// Node of a member: changes of what it hears.
@@ -119,6 +123,8 @@ impl Action {
             Action::VmResize(_) => "vm_resize",
             Action::VmPlace(_) => "vm_place",
             Action::AccountAdopt(_) => "account_adopt",
+            Action::VmDispute(_) => "vm_dispute",
+            Action::VmProbe(_) => "vm_probe",
             Action::VmReport(_) => "vm_report",
             Action::Attest(_) => "attest",
         }
@@ -376,6 +382,34 @@ pub struct VmPlace {
     /// Where it may run from now on; all of it, not only what changes.
     #[serde(default)]
     pub placement: Placement,
+}
+
+/// See [`Action::VmDispute`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmDispute {
+    /// Name of the VM.
+    pub vm: String,
+    /// What is wrong with it, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub claim: String,
+}
+
+/// See [`Action::VmProbe`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VmProbe {
+    /// The VM.
+    pub vm: VmId,
+    /// The lease epoch that was disputed.
+    pub lease_epoch: u64,
+    /// It answered.
+    pub reached: bool,
+    /// What was seen, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 /// User-data never stands in the clear on the ledger: only its digest does, and its key wrapped to the machines named.

@@ -73,6 +73,7 @@ impl Ledger {
             .collect();
         self.sweep_machines(passed_ms);
         self.pass_deadlines();
+        self.close_late_disputes();
         if beat {
             self.drain_machines();
             self.expire_proposals();
@@ -215,6 +216,8 @@ impl Ledger {
             Action::VmResize(a) => self.vm_resize(principal.account()?, a),
             Action::VmPlace(a) => self.vm_place(principal.account()?, a),
             Action::AccountAdopt(a) => self.account_adopt(principal.operator()?, &a.account),
+            Action::VmDispute(a) => self.vm_dispute(principal.account()?, a),
+            Action::VmProbe(a) => self.vm_probe(principal.member()?, a),
             Action::VmReport(a) => self.vm_report(principal.machine()?, a),
             Action::Attest(a) => {
                 let operator = principal.member()?;

@@ -257,7 +257,10 @@ impl Ledger {
             .deadlines
             .first()
             .map(|(deadline_ms, _)| *deadline_ms);
-        let next_ms = sweep.into_iter().chain(lease).chain(deadline).min()?;
+        let dispute = self.indexes.disputes.first();
+        let dispute = dispute.map(|(deadline_ms, _)| *deadline_ms);
+        let due = sweep.into_iter().chain(lease).chain(deadline);
+        let next_ms = due.chain(dispute).min()?;
         Some(self.clock.time_ms + next_ms.saturating_sub(self.clock.active_ms))
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use crate::ids::{AccountId, ImageId, Key, MachineId, OperatorId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::placement::Pools;
-use crate::records::OperatorStatus;
+use crate::records::{DisputeStatus, OperatorStatus};
 
 /// What a key may speak for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub(super) struct Indexes {
     pub(super) sweeps: BTreeSet<(u64, MachineId)>,
     /// VMs by the active time of their deadline.
     pub(super) deadlines: BTreeSet<(u64, VmId)>,
+    /// VMs with an open dispute, by the active time of its deadline.
+    pub(super) disputes: BTreeSet<(u64, VmId)>,
 }
 
 impl Ledger {
@@ -149,6 +151,12 @@ impl Ledger {
         self.indexes.account_vms[account].insert(vm.spec.name.as_str().into(), id);
         if let Some(deadline_ms) = vm.deadline_active_ms {
             self.indexes.deadlines.insert((deadline_ms, id));
+        }
+        if let Some(dispute) = vm.dispute.as_deref()
+            && dispute.status == DisputeStatus::Open
+        {
+            let deadline_ms = dispute.deadline_active_ms;
+            self.indexes.disputes.insert((deadline_ms, id));
         }
         if let Some(machine) = vm.machine {
             self.indexes.machine_vms[machine.index()].insert(id);

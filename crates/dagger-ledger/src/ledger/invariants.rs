@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{MachineId, VmId};
 use crate::ledger::Ledger;
-use crate::records::{MachineState, Phase, Resources};
+use crate::records::{DisputeStatus, MachineState, Phase, Resources};
 
 fn ensure(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(what()) }
@@ -84,6 +84,14 @@ impl Ledger {
             })?;
             let named = self.vm_by_name(vm.account, &vm.spec.name).map(|vm| vm.id);
             ensure(named == Some(id), || format!("VM {id}: name index"))?;
+            let open = vm.dispute.as_ref();
+            let open = open.filter(|dispute| dispute.status == DisputeStatus::Open);
+            let about = open.is_none_or(|dispute| {
+                vm.phase == Phase::Running
+                    && vm.machine == Some(dispute.machine)
+                    && vm.lease_epoch == dispute.lease_epoch
+            });
+            ensure(about, || format!("VM {id}: its dispute is about another"))?;
             self.check_history(vm)?;
         }
         Ok(())
@@ -183,6 +191,7 @@ impl Ledger {
             ("draining machines", old.draining == new.draining),
             ("rounds", old.sweeps == new.sweeps),
             ("deadlines", old.deadlines == new.deadlines),
+            ("disputes", old.disputes == new.disputes),
             ("pools", old.pools.agrees_with(&new.pools)),
         ];
         for (what, agrees) in same {

@@ -124,6 +124,7 @@ fn vms_of_action(action: &Action) -> Option<Vec<&str>> {
         Action::VmRename(a) => Some(vec![&a.vm, &a.name]),
         Action::VmResize(a) => Some(vec![&a.vm]),
         Action::VmPlace(a) => Some(vec![&a.vm]),
+        Action::VmDispute(a) => Some(vec![&a.vm]),
         _ => None,
     }
 }

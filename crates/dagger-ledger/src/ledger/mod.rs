@@ -2,6 +2,7 @@
 //! one; the only ways in are [`Ledger::execute`] and [`Ledger::restore`].
 
 mod dirty;
+mod disputes;
 mod epochs;
 mod equivocation;
 mod execute;

@@ -114,6 +114,7 @@ impl Ledger {
             draining: false,
             state_since_ms: self.clock.time_ms,
             lapses: 0,
+            disputes_upheld: 0,
             vms: 0,
             heard_by: Vec::new(),
             flaps: 0,

@@ -5,7 +5,7 @@ use crate::commit::Change;
 use crate::ids::{MachineId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::placement::{Request, free};
-use crate::records::{HistoryEntry, Phase, Power, Reason, Resources, VmRecord};
+use crate::records::{DisputeStatus, HistoryEntry, Phase, Power, Reason, Resources, VmRecord};
 
 impl Ledger {
     /// Enters a phase; its deadline follows from the phase.
@@ -44,6 +44,9 @@ impl Ledger {
             });
         }
         let (machine, lease_epoch) = (vm.machine, vm.lease_epoch);
+        if phase != Phase::Running {
+            self.close_dispute(id, DisputeStatus::Moot);
+        }
         if let Some(old) = old_deadline {
             self.indexes.deadlines.remove(&(old, id));
         }
@@ -256,6 +259,7 @@ impl Ledger {
     /// Takes a VM out of the state.
     pub(super) fn remove_vm(&mut self, id: VmId) {
         let machine = self.vm(id).expect("the VM exists").machine;
+        self.close_dispute(id, DisputeStatus::Moot);
         self.release_room(id);
         let vm = self.vms[id.index()].take().expect("the VM exists");
         if let Some(deadline) = vm.deadline_active_ms {

@@ -59,7 +59,7 @@ pub(super) fn free(machine: &MachineRecord) -> Resources {
 }
 
 /// splitmix64: spreads the bits of what is known about a tie.
-fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -69,7 +69,10 @@ impl Ledger {
                 self.remove_vm(id);
                 return Ok(());
             }
-            Phase::Moving => self.place_anew(id, Reason::Draining),
+            Phase::Moving => {
+                let why = self.vm(id).expect("it is reported on").reason;
+                self.place_anew(id, why);
+            }
             Phase::Stopping => self.set_stopped(id, Reason::Reported),
             Phase::Placed | Phase::Accepted | Phase::Starting if failed => {
                 self.try_next_machine(id, Reason::MachineFailed);

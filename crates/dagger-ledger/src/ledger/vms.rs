@@ -92,6 +92,7 @@ impl Ledger {
             created_ms: self.clock.time_ms,
             created_commit: self.clock.commit_index.unwrap_or(0),
             history: Vec::new(),
+            dispute: None,
         })));
         self.accounts[account.index()].vms += 1;
         self.count_sponsored(account, 1, &Resources::default(), &size);

@@ -36,6 +36,8 @@ pub struct MachineRecord {
     pub state_since_ms: u64,
     /// How often it lapsed.
     pub lapses: u32,
+    /// Disputes about VMs there that rivals upheld.
+    pub disputes_upheld: u32,
     /// Lapses in a row that came soon after a return; see [`Parameters::calm_ms`](crate::Parameters::calm_ms).
     pub flaps: u32,
     /// Active time until which it gets no new VMs, for it flapped.

@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::Resources;
+use super::{DisputeRecord, Resources};
 use crate::action::{Ended, Failover, Labels, OnIsolation, Placement, Restart, Starting, UserData};
 use crate::ids::{AccountId, Digest, ImageId, MachineId, VmId};
 
@@ -56,6 +56,8 @@ pub struct VmRecord {
     pub created_commit: u64,
     /// Latest changes of phase, oldest first.
     pub history: Vec<HistoryEntry>,
+    /// The customer's latest dispute about it.
+    pub dispute: Option<Box<DisputeRecord>>,
 }
 
 /// What the customer asked for.
@@ -119,7 +121,7 @@ pub enum Phase {
     Stopping,
     /// It is off and keeps its place. The customer may start or delete it.
     Stopped,
-    /// Its machine drains; it must report the VM stopped by the deadline, then the VM is placed elsewhere.
+    /// It must leave its machine, which must report it stopped by the deadline; then it is placed elsewhere.
     Moving,
     /// Its machines could not run it. The customer may start it again or delete it.
     Failed,
@@ -244,6 +246,8 @@ pub enum Reason {
     Draining,
     /// It stopped of itself and is started again.
     Restarted,
+    /// Rivals could not reach it, as its customer claimed.
+    DisputeUpheld,
 }
 
 /// One change of phase.

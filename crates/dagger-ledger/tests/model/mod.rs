@@ -29,6 +29,16 @@ pub struct MVm {
     pub restarts: u32,
     /// Time of the last change of phase.
     pub since: u64,
+    pub dispute: Option<MDispute>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MDispute {
+    pub rivals: Vec<u32>,
+    pub probes: Vec<(u32, bool)>,
+    pub status: DisputeStatus,
+    pub opened: u64,
+    pub deadline: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +54,7 @@ pub struct MMachine {
     /// Time of the last change of state.
     pub since: u64,
     pub flaps: u32,
+    pub upheld: u32,
     pub damped: Option<u64>,
     /// (member, standing, counted until)
     pub words: Vec<(u16, bool, u64)>,
@@ -215,6 +226,13 @@ impl Model {
                 break;
             };
             self.overdue(id);
+        }
+        for at in 0..self.vms.len() {
+            let open = self.vms[at].dispute.as_mut();
+            let open = open.filter(|d| d.status == DisputeStatus::Open);
+            if let Some(late) = open.filter(|d| d.deadline <= self.active) {
+                late.status = DisputeStatus::Undecided;
+            }
         }
         if beat {
             self.drain();
@@ -434,6 +452,12 @@ impl Model {
         let now = self.time;
         let vm = self.v_mut(id);
         (vm.phase, vm.reason, vm.deadline, vm.since) = (phase, reason, deadline, now);
+        let open = vm.dispute.as_mut();
+        if let Some(open) = open.filter(|d| d.status == DisputeStatus::Open)
+            && phase != Phase::Running
+        {
+            open.status = DisputeStatus::Moot;
+        }
     }
 
     fn off(&mut self, id: u64, reason: Reason) {
@@ -451,9 +475,13 @@ impl Model {
         self.choose(vm, vm.epoch + 1)
     }
 
-    fn choose(&self, vm: &MVm, epoch: u64) -> Option<u32> {
+    fn seed(&self, id: u64, epoch: u64) -> u64 {
         let first = u64::from_le_bytes(self.digest[..8].try_into().unwrap());
-        let seed = mix(first ^ mix(vm.id ^ mix(epoch)));
+        mix(first ^ mix(id ^ mix(epoch)))
+    }
+
+    fn choose(&self, vm: &MVm, epoch: u64) -> Option<u32> {
+        let seed = self.seed(vm.id, epoch);
         let slots = (self.machines.len() as u64).max(1);
         let fits = self.all().filter(|machine| {
             machine.state == MachineState::Up
@@ -552,6 +580,7 @@ impl Model {
                     .ok_or(Code::UnknownSigner)?;
                 self.report(*id, a)
             }
+            (Signer::Member(member), Action::VmProbe(a)) => self.probe(u32::from(*member), a),
             (Signer::Member(member), Action::Attest(a)) => {
                 for (ids, standing) in [(&a.lost, false), (&a.hears, true)] {
                     for id in ids {
@@ -582,6 +611,7 @@ impl Model {
             sweep: None,
             since: self.time,
             flaps: 0,
+            upheld: 0,
             damped: None,
             words: Vec::new(),
         }));
@@ -630,6 +660,7 @@ impl Model {
             Action::VmRename(a) => &a.vm,
             Action::VmResize(a) => &a.vm,
             Action::VmPlace(a) => &a.vm,
+            Action::VmDispute(a) => &a.vm,
             _ => return Err(Code::Unauthorised),
         };
         let vm = self
@@ -694,7 +725,72 @@ impl Model {
                 self.v_mut(id).size = size;
             }
             Action::VmPlace(a) => return self.place(vm, &a.placement),
+            Action::VmDispute(_) => return self.dispute(vm),
             _ => unreachable!(),
+        }
+        Ok(())
+    }
+
+    /// Every operator has one vote; 2 f + 1 of the others are drawn.
+    fn dispute(&mut self, vm: MVm) -> Done {
+        if vm.phase != Phase::Running {
+            return Err(Code::WrongPhase);
+        }
+        let again = |d: &MDispute| {
+            d.status == DisputeStatus::Open || self.time < d.opened + self.p.dispute_ms
+        };
+        if vm.dispute.as_ref().is_some_and(again) {
+            return Err(Code::TooSoon);
+        }
+        let host = self.m(vm.machine.expect("placed")).operator;
+        let seed = self.seed(vm.id, vm.epoch);
+        let mut rivals: Vec<u32> = (0..self.operators).filter(|o| *o != host).collect();
+        rivals.sort_by_key(|o| mix(seed ^ u64::from(*o)));
+        rivals.truncate(2 * ((self.operators - 1) / 3) as usize + 1);
+        let (opened, deadline) = (self.time, self.active + self.p.dispute_ms);
+        self.v_mut(vm.id).dispute = Some(MDispute {
+            rivals,
+            probes: Vec::new(),
+            status: DisputeStatus::Open,
+            opened,
+            deadline,
+        });
+        Ok(())
+    }
+
+    fn probe(&mut self, rival: u32, probe: &VmProbe) -> Done {
+        let vm = self.vms.iter_mut().find(|vm| vm.id == probe.vm.0);
+        let vm = vm.ok_or(Code::UnknownVm)?;
+        let (id, epoch, machine) = (vm.id, vm.epoch, vm.machine);
+        let open = vm.dispute.as_mut();
+        let open = open.filter(|d| d.status == DisputeStatus::Open);
+        let open = open.ok_or(Code::NoDispute)?;
+        if epoch != probe.lease_epoch {
+            return Err(Code::StaleEpoch);
+        }
+        if !open.rivals.contains(&rival) {
+            return Err(Code::Unauthorised);
+        }
+        if open.probes.iter().any(|(o, _)| *o == rival) {
+            return Err(Code::AlreadyDone);
+        }
+        open.probes.push((rival, probe.reached));
+        let alike = open.probes.iter().filter(|(_, r)| *r == probe.reached);
+        if alike.count() as u32 <= (self.operators - 1) / 3 {
+            return Ok(());
+        }
+        if probe.reached {
+            open.status = DisputeStatus::Dismissed;
+            return Ok(());
+        }
+        open.status = DisputeStatus::Upheld;
+        let machine = machine.expect("running");
+        self.m_mut(machine).upheld += 1;
+        let mut wished = self.v(id).clone();
+        wished.refused.push(machine);
+        if wished.failover == Failover::Recreate && self.candidate(&wished).is_some() {
+            self.v_mut(id).refused.push(machine);
+            self.phase(id, Phase::Moving, Reason::DisputeUpheld);
         }
         Ok(())
     }
@@ -771,6 +867,7 @@ impl Model {
             restart: create.restart,
             restarts: 0,
             since: self.time,
+            dispute: None,
         };
         vm.machine = Some(self.choose(&vm, 1).ok_or(Code::NoMachineFits)?);
         self.vm_ids += 1;
@@ -871,7 +968,7 @@ impl Model {
         let restart = self.v(id).restart;
         match (phase, failed) {
             (Phase::Deleting, _) => self.vms.retain(|vm| vm.id != id),
-            (Phase::Moving, _) => self.anew(id, Reason::Draining),
+            (Phase::Moving, _) => self.anew(id, self.v(id).reason),
             (Phase::Stopping, _) => self.off(id, Reason::Reported),
             (Phase::Placed | Phase::Accepted | Phase::Starting, true) => {
                 self.next(id, Reason::MachineFailed);

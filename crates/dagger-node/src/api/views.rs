@@ -2,8 +2,8 @@
 
 use crate::CommitRecord;
 use dagger_client::api::{
-    AccountView, CandidateView, ChangeView, CommitView, ExplanationView, ImageView, MachineView,
-    OperatorView, OutcomeView, Reason, Resources, VmEvent, VmView,
+    AccountView, CandidateView, ChangeView, CommitView, DisputeView, ExplanationView, ImageView,
+    MachineView, OperatorView, OutcomeView, ProbeView, Reason, Resources, VmEvent, VmView,
 };
 use dagger_ledger as ledger;
 use dagger_ledger::{Boot, Change, Filter, Ledger, MachineId, Subject, VmId};
@@ -104,6 +104,7 @@ pub(super) fn machine(ledger: &Ledger, machine: &ledger::MachineRecord) -> Machi
             .collect(),
         state_since_ms: machine.state_since_ms,
         lapses: machine.lapses,
+        disputes_upheld: machine.disputes_upheld,
     }
 }
 
@@ -199,6 +200,34 @@ pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
             .iter()
             .map(|entry| vm_event(ledger, entry))
             .collect(),
+        dispute: vm.dispute.as_deref().map(|d| dispute(ledger, d)),
+    }
+}
+
+fn dispute(ledger: &Ledger, dispute: &ledger::DisputeRecord) -> DisputeView {
+    let open = dispute.status == ledger::DisputeStatus::Open;
+    let left_ms = dispute
+        .deadline_active_ms
+        .saturating_sub(ledger.active_ms());
+    let probe = |probe: &ledger::Probe| ProbeView {
+        operator: operator_name(ledger, probe.operator),
+        reached: probe.reached,
+        detail: probe.detail.clone(),
+        time_ms: probe.time_ms,
+    };
+    DisputeView {
+        status: word(&dispute.status),
+        claim: dispute.claim.clone(),
+        machine: machine_name(ledger, dispute.machine),
+        opened_ms: dispute.opened_ms,
+        closed_ms: dispute.closed_ms,
+        deadline_ms: open.then(|| ledger.time_ms() + left_ms),
+        waits_for: dispute
+            .waits_for()
+            .filter(|_| open)
+            .map(|rival| operator_name(ledger, rival))
+            .collect(),
+        probes: dispute.probes.iter().map(probe).collect(),
     }
 }
 
@@ -244,6 +273,7 @@ fn reason_text(reason: ledger::Reason) -> &'static str {
         R::MachineReturned => "its lost machine came back",
         R::Draining => "its machine drains",
         R::Restarted => "it stopped of itself and is started again",
+        R::DisputeUpheld => "rivals of its host could not reach it, as its owner claimed",
     }
 }
 
@@ -509,6 +539,11 @@ fn change_text(ledger: &Ledger, change: &Change) -> String {
                 reason_text(*reason)
             )
         }
+        Change::VmDispute { vm, status } => format!(
+            "dispute about vm {} is {}",
+            vm_name(ledger, *vm),
+            word(status)
+        ),
         Change::VmChanged { vm } => format!("vm {} changed", vm_name(ledger, *vm)),
         Change::VmDeleted { vm, .. } => format!("vm {vm} deleted"),
         Change::Brake { on: true, waiting } => {

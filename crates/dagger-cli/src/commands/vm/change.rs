@@ -1,4 +1,4 @@
-//! Changes of a VM that exists: `dagger vm stop`, `start`, `reboot`, `resize`, `rename` and `delete`.
+//! Changes of a VM that exists: `dagger vm stop`, `start`, `reboot`, `dispute`, `resize`, `rename` and `delete`.
 
 use super::{LOOK_EVERY, create, find, show};
 use crate::args::{ChangeArgs, PlaceArgs, RenameArgs, ResizeArgs};
@@ -7,7 +7,7 @@ use crate::failure::{Done, Exit, Failure};
 use crate::output;
 use dagger_client::api::VmView;
 use dagger_client::keys::KeyKind;
-use dagger_ledger::{Action, VmName, VmPlace, VmRename, VmResize};
+use dagger_ledger::{Action, VmDispute, VmName, VmPlace, VmRename, VmResize};
 use std::time::{Duration, Instant};
 
 pub async fn stop(context: &Context, args: &ChangeArgs) -> Done {
@@ -29,6 +29,20 @@ pub async fn reboot(context: &Context, args: &ChangeArgs) -> Done {
         phase_is(vm, &["running"])
     })
     .await
+}
+
+pub async fn dispute(context: &Context, vm: String, claim: String) -> Done {
+    let connection = context.connect().await?;
+    let key = context.key(KeyKind::Account)?;
+    let said = format!(
+        "{vm} is disputed: `dagger vm show {vm}` shows who must probe it and what they find"
+    );
+    let action = Action::VmDispute(VmDispute { vm, claim });
+    let status = context.execute(&connection, &key, action).await?;
+    match context.json() {
+        true => output::json(&status),
+        false => output::line(&said),
+    }
 }
 
 pub async fn place(context: &Context, args: PlaceArgs) -> Done {

@@ -34,6 +34,7 @@ pub async fn run(context: &Context, command: VmCommand) -> Done<ExitCode> {
         VmCommand::Stop(args) => change::stop(context, &args).await,
         VmCommand::Start(args) => change::start(context, &args).await,
         VmCommand::Reboot(args) => change::reboot(context, &args).await,
+        VmCommand::Dispute { vm, claim } => change::dispute(context, vm, claim).await,
         VmCommand::Place(args) => change::place(context, args).await,
         VmCommand::Resize(args) => change::resize(context, &args).await,
         VmCommand::Rename(args) => change::rename(context, &args).await,

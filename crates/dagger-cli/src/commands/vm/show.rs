@@ -97,6 +97,7 @@ fn describe(vm: &VmView) -> Done {
         ("ssh host key", vm.ssh_host_key.clone().unwrap_or_default()),
         ("address", vm.address.clone().unwrap_or_default()),
         ("labels", labels.join(", ")),
+        ("dispute", dispute(vm)),
         (
             "created",
             format!(
@@ -106,6 +107,26 @@ fn describe(vm: &VmView) -> Done {
             ),
         ),
     ])
+}
+
+/// The latest dispute: what came of it, who found what, and who must act.
+fn dispute(vm: &VmView) -> String {
+    let Some(dispute) = &vm.dispute else {
+        return String::new();
+    };
+    let mut said = format!("{} (about {})", dispute.status, dispute.machine);
+    for probe in &dispute.probes {
+        let found = if probe.reached {
+            "reached it"
+        } else {
+            "could not reach it"
+        };
+        said.push_str(&format!("; {} {found}: {}", probe.operator, probe.detail));
+    }
+    if !dispute.waits_for.is_empty() {
+        said.push_str(&format!("; waits for {}", dispute.waits_for.join(", ")));
+    }
+    said
 }
 
 /// The machine and its operator.
