@@ -208,6 +208,12 @@ fn records() {
         "segment-header",
         &record::encode_segment_header(&[7; 32], 1),
     );
+    let mut older = record::encode_segment_header(&[7; 32], 1);
+    older[8..12].copy_from_slice(&0u32.to_le_bytes());
+    let crc = crc32c::crc32c(&older[..52]);
+    older[52..56].copy_from_slice(&crc.to_le_bytes());
+    assert!(record::check_segment_header("log".as_ref(), &older, &[7; 32], 1).is_err());
+    seed("record", "segment-header-of-no-format", &older);
     let key = record::EventKey {
         round: 3,
         creator: 1,

@@ -116,6 +116,9 @@ pub fn check_segment_header(
             known: FORMAT,
         });
     }
+    if format != FORMAT {
+        return Err(damaged("there has never been such a format"));
+    }
     if &bytes[12..44] != chain_id {
         return Err(NodeError::WrongNetwork {
             dir: path.to_owned(),
