@@ -295,10 +295,14 @@ impl EpochReplica {
             }
     }
 
+    /// docs/protocol.md 2.9
+    fn is_of_the_present(&self, now_ms: u64, node: &Node) -> bool {
+        node.event.timestamp_ms() <= now_ms + self.parameters().future_tolerance_ms
+    }
+
     /// docs/protocol.md 2.9 and 8.3
     fn is_citable(&self, now_ms: u64, node: &Node) -> bool {
-        node.event.timestamp_ms() <= now_ms + self.parameters().future_tolerance_ms
-            && !self.equivocators.contains(node.creator)
+        self.is_of_the_present(now_ms, node) && !self.equivocators.contains(node.creator)
     }
 
     fn has_parents(&mut self, now_ms: u64, next: Round) -> bool {
@@ -324,21 +328,47 @@ impl EpochReplica {
                 clock_ms = clock_ms.min(node.event.timestamp_ms());
             }
         }
-        if weight < quorum && clock_ms != u64::MAX {
+        if weight >= quorum || self.must_cite_equivocators(now_ms, next) {
+            return true;
+        }
+        if clock_ms != u64::MAX {
             let tolerance_ms = self.parameters().future_tolerance_ms;
             self.proposer
                 .due(clock_ms.saturating_sub(tolerance_ms).max(now_ms + 1));
         }
-        weight >= quorum
+        false
+    }
+
+    /// docs/protocol.md 8.3: whoever comes back to rounds that others completed with an equivocator's events, which they did not
+    /// know for one, has no other quorum to cite. Its own event would complete it, and is not there.
+    fn must_cite_equivocators(&self, now_ms: u64, next: Round) -> bool {
+        let quorum = self.committee().quorum_weight();
+        if next == Round(1) || self.graph.weight(next) < quorum {
+            return false;
+        }
+        let below = next.back(1);
+        let weight_of = |citable: &dyn Fn(&Node) -> bool| -> u64 {
+            let members = self.committee().members();
+            let cited =
+                members.filter(|(seat, _)| self.graph.first(below, *seat).is_some_and(citable));
+            cited.map(|(_, member)| member.weight).sum()
+        };
+        weight_of(&|node| self.is_citable(now_ms, node)) < quorum
+            && weight_of(&|node| self.is_of_the_present(now_ms, node)) >= quorum
     }
 
     /// The event cited of a creator: its newest below `next` that own events do not cover. docs/protocol.md 4.8
-    fn parent_of(&self, now_ms: u64, next: Round, seat: MemberIndex) -> Option<EventRef> {
+    fn parent_of(
+        &self,
+        next: Round,
+        seat: MemberIndex,
+        citable: &dyn Fn(&Node) -> bool,
+    ) -> Option<EventRef> {
         let lowest = self.proposer.cited[seat.index()].max(self.graph.floor());
         let mut round = next.back(1).min(self.graph.highest(seat));
         while round > lowest {
             if let Some(node) = self.graph.first(round, seat)
-                && self.is_citable(now_ms, node)
+                && citable(node)
             {
                 return Some(*node.event.reference());
             }
@@ -348,10 +378,14 @@ impl EpochReplica {
     }
 
     fn parents(&self, now_ms: u64, next: Round, me: MemberIndex) -> Vec<EventRef> {
+        let forgives = self.must_cite_equivocators(now_ms, next);
+        let citable = |node: &Node| {
+            self.is_citable(now_ms, node) || (forgives && self.is_of_the_present(now_ms, node))
+        };
         let cited = |seat: MemberIndex| match (seat == me, next) {
             (true, _) => Some(self.proposer.last),
             (false, Round(1)) => None,
-            (false, _) => self.parent_of(now_ms, next, seat),
+            (false, _) => self.parent_of(next, seat, &citable),
         };
         self.committee()
             .members()
