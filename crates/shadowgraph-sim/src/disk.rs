@@ -25,7 +25,13 @@ pub struct Disk {
     bytes: Vec<u8>,
     synced: usize,
     records: usize,
+    /// Something synced was damaged.
+    rotten: bool,
 }
+
+/// What was synced is no longer what was written. A torn write is not that: it ends the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damaged;
 
 impl Disk {
     /// An empty disk.
@@ -100,23 +106,43 @@ impl Disk {
         self.synced = position;
     }
 
+    /// A bit of a synced record flips. Nobody notices before the log is read.
+    pub fn rot(&mut self, permille: u32) {
+        let target = self.synced * permille as usize / 1000;
+        let mut position = 0;
+        while let Some((_, next)) = self.record_at(position) {
+            if next > target && next <= self.synced {
+                self.bytes[next - 1] ^= 1;
+                self.rotten = true;
+                return;
+            }
+            position = next;
+        }
+    }
+
     /// Reads the log back after a crash: every whole record up to the first torn one. The rest is cut off, and what
     /// remains counts as synced.
-    pub fn recover(&mut self) -> Vec<Vec<u8>> {
+    ///
+    /// # Errors
+    /// What was synced is damaged: what it said, others may have seen. Nothing is cut off then.
+    pub fn recover(&mut self) -> Result<Vec<Vec<u8>>, Damaged> {
         let mut records = Vec::new();
         let mut position = 0;
         while let Some((record, next)) = self.record_at(position) {
             records.push(record.to_vec());
             position = next;
         }
-        assert!(
-            position >= self.synced,
-            "a crash damaged synced records: the disk model is broken"
-        );
+        if position < self.synced {
+            assert!(
+                self.rotten,
+                "a crash damaged synced records: the disk model is broken"
+            );
+            return Err(Damaged);
+        }
         self.bytes.truncate(position);
         self.synced = position;
         self.records = records.len();
-        records
+        Ok(records)
     }
 
     /// Every record, whether synced or not.

@@ -53,6 +53,7 @@ impl Epochs {
         }
         let keys: Vec<Vec<SigningKey>> = (0..plan.nodes())
             .map(|node| {
+                let node = plan.original(node);
                 let all = 0..=generations[node];
                 all.rev()
                     .map(|generation| node_key(node, generation))
@@ -68,6 +69,7 @@ impl Epochs {
                 .expect("a plan has admissible committees")
         };
         let nodes = keys.iter().enumerate();
+        let nodes = nodes.filter(|(node, _)| plan.original(*node) == *node);
         let nodes = nodes.flat_map(|(node, keys)| keys.iter().map(move |key| (key.public(), node)));
         Self {
             committees: (0..).zip(&seats).map(committee).collect(),

@@ -47,6 +47,8 @@ pub enum Effect {
     NeedsSnapshot,
     /// The replica stopped for good.
     Halt(HaltReason),
+    /// The disk is not what was written: the node does not start.
+    Refused,
     /// The driver's contract was broken.
     Broken(String),
 }
@@ -100,6 +102,9 @@ pub struct Node {
     replica: Option<Replica>,
     incarnation: u64,
     disk: Disk,
+    /// Whether the disk takes no more: the node waits, and hears nothing meanwhile.
+    pub disk_full: bool,
+    backup: Option<Disk>,
     /// Everything on the disk, synced or not, by round and creator.
     index: BTreeMap<(Epoch, EventRef), Bytes>,
     /// The ends on the disk.
@@ -130,6 +135,8 @@ impl Node {
             replica: None,
             incarnation: 0,
             disk: Disk::new(),
+            disk_full: false,
+            backup: None,
             index: BTreeMap::new(),
             ends: Vec::new(),
             first: Epoch(0),
@@ -249,7 +256,9 @@ impl Node {
         self.outputs.clear();
         self.syncing = None;
         self.timer_us = None;
-        self.disk.crash(kind, rng);
+        // What a full disk did not take is nowhere.
+        let lost = self.disk_full.then_some(CrashKind::PowerLosingAll);
+        self.disk.crash(lost.unwrap_or(kind), rng);
         self.ends = Records::read(self.disk.iter()).ends;
     }
 
@@ -259,6 +268,35 @@ impl Node {
         self.disk
             .roll_back(self.disk.records() * permille as usize / 1000);
         self.ends = Records::read(self.disk.iter()).ends;
+    }
+
+    /// Someone copies the disk.
+    pub fn back_up(&mut self) {
+        self.backup = Some(self.disk.clone());
+    }
+
+    /// Someone puts the copy in place of the disk of a node that is down.
+    pub fn restore(&mut self) {
+        assert!(!self.is_up(), "a disk is replaced while the node is down");
+        self.disk = self.backup.take().expect("a backup was made before");
+        self.ends = Records::read(self.disk.iter()).ends;
+    }
+
+    /// A node that never ran gets a copy of another's disk.
+    pub fn copy_disk(&mut self, other: &Self) {
+        assert!(!self.is_up(), "a disk is replaced while the node is down");
+        self.disk = other.disk.clone();
+    }
+
+    /// A bit of the disk of a node that is down flips.
+    pub fn rot(&mut self, permille: u32) {
+        assert!(!self.is_up(), "the disk rots while the node is down");
+        self.disk.rot(permille);
+    }
+
+    /// What the disk still has to take; none if nothing waits for it.
+    pub fn unsynced(&self) -> Option<usize> {
+        self.syncing.map(|_| self.disk.written())
     }
 
     /// Gives the replica an input, and carries out what follows.

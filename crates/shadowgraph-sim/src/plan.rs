@@ -13,6 +13,16 @@ pub enum Action {
     Crash(usize, CrashKind),
     /// The node goes down, and its disk is replaced by an earlier state of itself: so many permille of its records.
     RollBack(usize, u32),
+    /// Someone copies the node's disk, as it is.
+    BackUp(usize),
+    /// The node goes down, and its disk is replaced by that copy.
+    Restore(usize),
+    /// A bit flips in the middle of this permille of what the node has synced, and the node goes down.
+    Rot(usize, u32),
+    /// The node's disk takes no more; or there is space again.
+    DiskFull(usize, bool),
+    /// A second daemon starts with the key of another node ([`Plan::doubles`]): with a copy of its disk, or an empty one.
+    StartDouble(usize, bool),
     /// All nodes go down at once.
     CrashAll(CrashKind),
     /// The node comes back with what its disk kept.
@@ -96,6 +106,11 @@ pub struct Plan {
     /// Honest members whose disks are rolled back in the course of the run. They count as faulty: they may stop for good, but
     /// must not sign twice.
     pub amnesiacs: Vec<usize>,
+    /// Honest members whose key signs twice without their doing. They count as Byzantine, whatever they do.
+    pub signs_twice: Vec<usize>,
+    /// Second daemons: their node numbers, which come after the members', and whose keys they have. They start when an action
+    /// says so. A message for the key reaches one of the two.
+    pub doubles: Vec<(usize, usize)>,
     /// Parameters of every replica.
     pub parameters: Parameters,
     /// What this run must show beyond the checks that every run must pass.
@@ -111,6 +126,10 @@ pub struct Expect {
     pub commits_in_chaos: bool,
     /// An equivocation must be proven by some honest node.
     pub equivocation_proven: bool,
+    /// Two events of one slot must be seen (otherwise the scenario does not test what it says).
+    pub twins: bool,
+    /// So many nodes must refuse to start from what their disks hold.
+    pub refusals: u64,
     /// Every transaction accepted by an honest node must commit within so many rounds.
     pub commit_within_rounds: Option<u64>,
     /// In a quiet committee a member may create at most this many events per heartbeat on average, in permille.
@@ -139,6 +158,8 @@ impl Plan {
             actions: Vec::new(),
             adversaries: Vec::new(),
             amnesiacs: Vec::new(),
+            signs_twice: Vec::new(),
+            doubles: Vec::new(),
             parameters: Parameters::default(),
             expect: Expect::default(),
         }
@@ -169,12 +190,18 @@ impl Plan {
 
     /// Whether the node keeps to the rules.
     pub fn is_honest(&self, node: usize) -> bool {
-        self.behaviours(node).is_empty()
+        self.behaviours(node).is_empty() && !self.signs_twice.contains(&node)
     }
 
     /// Whether the node keeps to the rules and its disk, so that it must come to commit everything.
     pub fn is_correct(&self, node: usize) -> bool {
-        self.is_honest(node) && !self.amnesiacs.contains(&node)
+        self.is_honest(node) && !self.amnesiacs.contains(&node) && self.original(node) == node
+    }
+
+    /// The node whose key this one has: itself, if it is not somebody's double.
+    pub fn original(&self, node: usize) -> usize {
+        let double = self.doubles.iter().find(|(double, _)| *double == node);
+        double.map_or(node, |(_, original)| *original)
     }
 
     /// The nodes that keep to the rules.

@@ -1,6 +1,8 @@
 //! The named scenarios. Each turns randomness into a plan; none runs anything.
 
+mod disks;
 mod epochs;
+mod long;
 
 use crate::adversary::Behaviour;
 use crate::disk::CrashKind;
@@ -54,6 +56,13 @@ scenarios! {
     "amnesia", "a member's disk is lost, or an old copy of it restored", amnesia;
     "catch-up", "a node returns long after its rounds were collected", catch_up;
     "no-quorum", "a long time without a quorum, under load", no_quorum;
+    "week", "a week of little load: nothing may grow with time", long::week;
+    "day-without-quorum", "a day without a quorum, more load than the pools hold: nothing may grow with it", long::day_without_quorum;
+    "disk-full", "disks fill up, and later have space again", disks::full;
+    "disk-rot", "a bit flips in what a member has on disk", disks::rot;
+    "backup", "a member is restored from a backup, while the only one that knows better is away", disks::backup;
+    "second-daemon", "somebody starts a second daemon with a member's key and an empty disk", disks::second_daemon;
+    "two-daemons", "two daemons with one key run beside each other", disks::two_daemons;
     "equivocator", "a member signs two events a round and sends both to all", |rng| byzantine(rng, &[Behaviour::Equivocator]);
     "split-brain", "a member shows different twins to different peers", |rng| byzantine(rng, &[Behaviour::SplitBrain]);
     "twin-stuffer", "a member fills the room for twins of the event that it hides", |rng| byzantine(rng, &[Behaviour::TwinStuffer]);

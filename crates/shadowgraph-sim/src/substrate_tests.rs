@@ -1,6 +1,6 @@
 //! Tests of the parts that know nothing about the protocol: clock, queue, disk, network, table of regions.
 
-use crate::disk::{CrashKind, Disk};
+use crate::disk::{CrashKind, Damaged, Disk};
 use crate::network::{Latency, LinkFaults, Network};
 use crate::queue::{Queue, SkewedClock};
 use crate::regions::RegionMatrix;
@@ -50,7 +50,7 @@ fn a_crash_never_touches_what_was_synced() {
         disk.synced_to(disk.written());
         before[10..].iter().for_each(|record| disk.append(record));
         disk.crash(kind, &mut rng);
-        let after = disk.recover();
+        let after = disk.recover().expect("nothing synced is damaged");
         assert!(after.len() >= 10, "{kind:?} lost synced records");
         assert_eq!(after[..], before[..after.len()]);
         assert!(
@@ -63,6 +63,19 @@ fn a_crash_never_touches_what_was_synced() {
         );
         disk.append(b"goes on");
         assert_eq!(disk.iter().last(), Some(&b"goes on"[..]));
+    }
+}
+
+#[test]
+fn a_bit_that_flips_in_what_was_synced_is_found() {
+    for permille in [0, 500, 999] {
+        let mut disk = Disk::new();
+        (1..20u8).for_each(|n| disk.append(&[n; 30]));
+        disk.synced_to(disk.written());
+        disk.append(b"not synced");
+        disk.rot(permille);
+        assert_eq!(disk.recover(), Err(Damaged), "{permille}");
+        assert_eq!(disk.recover(), Err(Damaged), "it does not heal");
     }
 }
 

@@ -44,6 +44,13 @@ scenarios! {
     amnesia, "amnesia", 0..4;
     catch_up, "catch-up", 0..2;
     no_quorum, "no-quorum", 0..1;
+    week, "week", 0..1;
+    day_without_quorum, "day-without-quorum", 0..1;
+    disk_full, "disk-full", 0..4;
+    disk_rot, "disk-rot", 0..3;
+    backup, "backup", 3..6;
+    second_daemon, "second-daemon", 0..4;
+    two_daemons, "two-daemons", 0..4;
     equivocator, "equivocator", 0..3;
     split_brain, "split-brain", 0..4;
     twin_stuffer, "twin-stuffer", 0..3;

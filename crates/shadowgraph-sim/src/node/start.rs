@@ -14,7 +14,9 @@ impl Node {
     pub fn start(&mut self, now_us: u64) -> Vec<Effect> {
         assert!(!self.is_up(), "a node is started once");
         self.incarnation += 1;
-        let records = self.disk.recover();
+        let Ok(records) = self.disk.recover() else {
+            return vec![Effect::Refused];
+        };
         let records = Records::read(records.iter().map(Vec::as_slice));
         let first = self.first_epoch(&records);
         let Records { events, ends } = records;

@@ -61,7 +61,7 @@ impl World {
     pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Bytes) {
         let now_us = self.queue.now_us();
         if let Slot::Honest(driver) = &mut self.slots[to] {
-            if !driver.is_up() {
+            if !driver.is_up() || driver.disk_full {
                 return;
             }
             if driver.slow_us > 0 {
@@ -248,6 +248,15 @@ impl World {
                     self.check(Err(("halt", format!("n{node} halted: {reason}"))));
                 }
             }
+            Effect::Refused => {
+                self.trace.step(now_us, node, "refuse", &[], || {
+                    "the disk is damaged".to_owned()
+                });
+                self.refusals += 1;
+                if self.plan.is_correct(node) {
+                    self.check(Err(("disk", format!("n{node} does not start"))));
+                }
+            }
             Effect::Broken(text) => {
                 self.check(Err(("persist before send", format!("n{node}: {text}"))))
             }
@@ -300,15 +309,42 @@ impl World {
         match to {
             Recipient::One(peer) => {
                 if let Some(to) = self.node_of(node, peer) {
-                    self.transmit(node, to, bytes, 0);
+                    self.transmit_to_key(node, to, bytes);
                 }
             }
             Recipient::All => {
-                for to in (0..self.slots.len()).filter(|to| *to != node) {
-                    self.transmit(node, to, bytes, 0);
+                let other = |to: &usize| self.plan.original(*to) != self.plan.original(node);
+                let others: Vec<usize> = (0..self.slots.len()).filter(other).collect();
+                for to in others {
+                    self.transmit_to_key(node, to, bytes);
                 }
             }
         }
+    }
+
+    /// Where two daemons have one key, a message reaches whichever holds the connection.
+    fn transmit_to_key(&mut self, from: usize, to: usize, bytes: &Bytes) {
+        let original = self.plan.original(to);
+        if original != to {
+            return; // it gets its part of what its original is sent
+        }
+        let mut holders = vec![to];
+        let doubles = self.plan.doubles.iter();
+        holders.extend(
+            doubles
+                .filter(|(_, of)| *of == to)
+                .map(|(double, _)| double),
+        );
+        let up = |node: &usize| matches!(&self.slots[*node], Slot::Honest(n) if n.is_up());
+        if holders.len() > 1 {
+            holders.retain(up);
+        }
+        let holder = match holders[..] {
+            [] => return,
+            [only] => only,
+            _ => *self.faults_rng.choose(&holders),
+        };
+        self.transmit(from, holder, bytes, 0);
     }
 
     fn persisted(&mut self, node: usize, event: &VerifiedEvent) {

@@ -12,11 +12,15 @@ impl World {
         let Slot::Honest(driver) = &mut self.slots[node] else {
             return;
         };
-        if driver.is_up() {
+        if driver.is_up() || driver.disk_full {
             return;
         }
         self.trace.step(now_us, node, "start", &[], String::new);
         let effects = driver.start(now_us);
+        if !driver.is_up() {
+            self.carry_out(node, effects);
+            return;
+        }
         let from = driver.started_from();
         self.ledger.node_started(node, from);
         self.carry_out(node, effects);
@@ -102,6 +106,25 @@ impl World {
                     driver.roll_back(permille);
                 }
             }
+            Action::BackUp(node) => {
+                if let Slot::Honest(driver) = &mut self.slots[node] {
+                    driver.back_up();
+                }
+            }
+            Action::Restore(node) => {
+                self.crash(node, CrashKind::PowerLosingAll);
+                if let Slot::Honest(driver) = &mut self.slots[node] {
+                    driver.restore();
+                }
+            }
+            Action::Rot(node, permille) => {
+                self.crash(node, CrashKind::PowerLosingAll);
+                if let Slot::Honest(driver) = &mut self.slots[node] {
+                    driver.rot(permille);
+                }
+            }
+            Action::DiskFull(node, full) => self.set_disk_full(node, full),
+            Action::StartDouble(node, copies) => self.start_double(node, copies),
             Action::CrashAll(kind) => (0..self.slots.len()).for_each(|node| self.crash(node, kind)),
             Action::Restart(node) => self.start(node),
             Action::RestartAll => (0..self.slots.len()).for_each(|node| self.start(node)),
@@ -119,6 +142,44 @@ impl World {
         if let Slot::Honest(driver) = &mut self.slots[node] {
             driver.slow_us = slow_us;
         }
+    }
+
+    /// A node whose disk is full waits for space; what it wrote meanwhile is synced once there is some.
+    fn set_disk_full(&mut self, node: usize, full: bool) {
+        let now_us = self.queue.now_us();
+        let Slot::Honest(driver) = &mut self.slots[node] else {
+            return;
+        };
+        driver.disk_full = full;
+        if full || !driver.is_up() {
+            return;
+        }
+        let incarnation = driver.incarnation();
+        if let Some(position) = driver.unsynced() {
+            let at_us = now_us + self.plan.sync_us;
+            self.queue.push(
+                at_us,
+                Happening::Synced {
+                    node,
+                    incarnation,
+                    position,
+                },
+            );
+        }
+        driver.timer_us = None;
+        self.arm_timer(node);
+    }
+
+    fn start_double(&mut self, node: usize, copies: bool) {
+        let original = self.plan.original(node);
+        if copies {
+            let slots = self.slots.get_disjoint_mut([node, original]);
+            let [Slot::Honest(double), Slot::Honest(original)] = slots.expect("two nodes") else {
+                return;
+            };
+            double.copy_disk(original);
+        }
+        self.start(node);
     }
 
     fn set_load(&mut self, on: bool) {
@@ -158,7 +219,10 @@ impl World {
         self.network.heal();
         for node in 0..self.slots.len() {
             self.set_slow(node, 0);
-            self.start(node);
+            self.set_disk_full(node, false);
+            if self.plan.original(node) == node {
+                self.start(node);
+            }
         }
         for node in 0..self.slots.len() {
             if self.takes_transactions(node) {

@@ -68,6 +68,17 @@ impl World {
             !expect.commits_in_chaos || commits > 0,
             "no commit during the whole chaos phase"
         );
+        ensure!(
+            "scenario",
+            !expect.twins || !self.verifier.twins().is_empty(),
+            "nobody signed twice"
+        );
+        ensure!(
+            "scenario",
+            self.refusals >= expect.refusals,
+            "{} nodes refused to start",
+            self.refusals
+        );
         Ok(())
     }
 

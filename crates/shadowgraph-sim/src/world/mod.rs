@@ -31,8 +31,9 @@ use crate::verifier::Verifier;
 
 /// Unix time at the start of every run, in ms.
 pub const START_MS: u64 = 1_750_000_000_000;
-/// Time between looks at every node's size, in microseconds.
+/// The least time between looks at every node's size, in microseconds, and how many looks a long run gets.
 const SAMPLE_US: u64 = 100 * MS;
+const SAMPLES: u64 = 20_000;
 /// Time between disturbances by an adversary, in microseconds.
 const DISTURB_US: u64 = 100 * MS;
 /// How long the toy execution of a checkpoint takes, in microseconds.
@@ -104,6 +105,8 @@ pub struct World {
     snapshots: Vec<(usize, Vec<EpochEnd>)>,
     /// Transactions that nobody with a seat has taken back yet.
     returned: Vec<Bytes>,
+    /// How often a node refused to start from its disk.
+    refusals: u64,
     load: bool,
     healed: bool,
     clients_rng: SimRng,
@@ -167,6 +170,7 @@ impl World {
             network,
             slots: Vec::new(),
             trace: Trace::new(keep_lines),
+            refusals: 0,
             load: true,
             healed: false,
             clients_rng: SimRng::stream(seed, "clients", 0),
@@ -244,7 +248,9 @@ impl World {
     /// Runs to the end: through the chaos phase, then until everything accepted is committed, or time is up.
     pub fn run(mut self) -> Report {
         for node in 0..self.slots.len() {
-            self.start(node);
+            if self.plan.original(node) == node {
+                self.start(node);
+            }
         }
         let end_us = self.plan.chaos_us + self.plan.settle_us;
         while self.report.violations.is_empty() && !self.is_settled() {
@@ -276,7 +282,7 @@ impl World {
                 incarnation,
                 position,
             } => {
-                if self.runs(node, incarnation) {
+                if self.runs(node, incarnation) && !self.honest(node).disk_full {
                     let effects = self.honest(node).synced(position);
                     self.carry_out(node, effects);
                 }
@@ -340,7 +346,13 @@ impl World {
         }
         let now_us = self.queue.now_us();
         let driver = self.honest(node);
+        if driver.timer_us != Some(now_us) {
+            return; // an earlier call took its place: armed anew here, calls would only ever become more
+        }
         driver.timer_us = None;
+        if driver.disk_full {
+            return; // it is armed again once there is space
+        }
         if driver
             .deadline_us()
             .is_some_and(|deadline| deadline <= now_us)
@@ -435,7 +447,8 @@ impl World {
 
     fn sample(&mut self) {
         let now_us = self.queue.now_us();
-        self.queue.push(now_us + SAMPLE_US, Happening::Sample);
+        let every_us = SAMPLE_US.max(self.plan.chaos_us / SAMPLES);
+        self.queue.push(now_us + every_us, Happening::Sample);
         self.hand_on_returned();
         self.install_snapshots();
         for node in 0..self.slots.len() {
