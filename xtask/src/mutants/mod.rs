@@ -22,8 +22,8 @@ const CRATES: [&str; 2] = ["shadowgraph", "shadowgraph-sim"];
 /// Which mutants to try.
 #[derive(Args, Default)]
 pub struct MutantsArgs {
-    /// Only mutants whose name contains this
-    filter: Option<String>,
+    /// Only mutants whose name contains one of these
+    filters: Vec<String>,
     /// Print the mutants and where they stand, and try none
     #[arg(long)]
     list: bool,
@@ -33,8 +33,8 @@ pub struct MutantsArgs {
 pub fn run(args: &MutantsArgs) -> Result<()> {
     let all = catalogue::catalogue()?;
     let chosen = |mutation: &Mutation| {
-        let filter = args.filter.as_deref().unwrap_or_default();
-        mutation.name.contains(filter)
+        let hit = |filter: &String| mutation.name.contains(filter.as_str());
+        args.filters.is_empty() || args.filters.iter().any(hit)
     };
     let numbered: Vec<(u32, &Mutation)> = (1..).zip(&all).collect();
     let tried: Vec<_> = numbered.iter().filter(|(_, m)| chosen(m)).collect();
