@@ -234,9 +234,9 @@ fn documents() {
         r#"{"propose":{"change":{"protocol_version":{"version":2}}}}"#,
     ];
     let signer = hex::encode(
-        ed25519_consensus::SigningKey::from([5; 32])
+        ed25519_zebra::SigningKey::from([5; 32])
             .verification_key()
-            .to_bytes(),
+            .into(),
     );
     for (number, action) in actions.iter().enumerate() {
         let chain = "07".repeat(32);
@@ -274,9 +274,9 @@ fn documents() {
 
 fn small_genesis() -> Genesis {
     let key = |seed| {
-        Key(ed25519_consensus::SigningKey::from([seed; 32])
+        Key(ed25519_zebra::SigningKey::from([seed; 32])
             .verification_key()
-            .to_bytes())
+            .into())
     };
     let operator = GenesisOperator {
         name: "op".into(),

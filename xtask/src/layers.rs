@@ -29,7 +29,7 @@ const LAYERS: &[Layer] = &[
             "blake3",
             "borsh",
             "bytes",
-            "ed25519-consensus",
+            "ed25519-zebra",
             "hex",
             "rand_core",
             "thiserror",
@@ -41,7 +41,7 @@ const LAYERS: &[Layer] = &[
         pure: Some(&[
             "blake3",
             "borsh",
-            "ed25519-consensus",
+            "ed25519-zebra",
             "hex",
             "rand_core",
             // Derives on the types, only with the feature that prints the schemas.

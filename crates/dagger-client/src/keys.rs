@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// An ed25519 secret key. Its `Debug` form shows the public half only.
 #[derive(Clone)]
-pub struct SecretKey(ed25519_consensus::SigningKey);
+pub struct SecretKey(ed25519_zebra::SigningKey);
 
 impl SecretKey {
     /// A new key from the operating system's randomness.
@@ -22,12 +22,12 @@ impl SecretKey {
 
     /// The key with this seed.
     pub fn from_bytes(seed: [u8; 32]) -> Self {
-        Self(ed25519_consensus::SigningKey::from(seed))
+        Self(ed25519_zebra::SigningKey::from(seed))
     }
 
     /// The public half.
     pub fn public(&self) -> [u8; 32] {
-        self.0.verification_key().to_bytes()
+        self.0.verification_key().into()
     }
 
     /// Signs `message` as it stands; the caller has prefixed it with its domain.
@@ -36,7 +36,7 @@ impl SecretKey {
     }
 
     /// The key in the form that the ledger's library signs with.
-    pub fn signing(&self) -> &ed25519_consensus::SigningKey {
+    pub fn signing(&self) -> &ed25519_zebra::SigningKey {
         &self.0
     }
 

@@ -18,12 +18,12 @@ fn seed(role: u8, number: u8) -> [u8; 32] {
     seed
 }
 
-fn key(role: u8, number: u8) -> ed25519_consensus::SigningKey {
-    ed25519_consensus::SigningKey::from(seed(role, number))
+fn key(role: u8, number: u8) -> ed25519_zebra::SigningKey {
+    ed25519_zebra::SigningKey::from(seed(role, number))
 }
 
 fn public(role: u8, number: u8) -> Key {
-    Key(key(role, number).verification_key().to_bytes())
+    Key(key(role, number).verification_key().into())
 }
 
 /// Consensus key number: 0 to 3 at genesis.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use dagger_ledger::*;
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 
 const OPERATORS: u64 = 61;
 const MACHINES_PER_OPERATOR: u64 = 100;
@@ -18,7 +18,7 @@ const CHECKPOINT_COMMITS: u64 = 10;
 fn key(role: u8, number: u64) -> Key {
     let mut seed = [role; 32];
     seed[..8].copy_from_slice(&number.to_le_bytes());
-    Key(SigningKey::from(seed).verification_key().to_bytes())
+    Key(SigningKey::from(seed).verification_key().into())
 }
 
 /// Time this thread was on a core, so that neighbours on the machine do not count.
@@ -508,7 +508,7 @@ impl Bench {
         let wires: Vec<Vec<u8>> = (0..COUNT)
             .map(|i| {
                 let key = &keys[i as usize];
-                let signer = Key(key.verification_key().to_bytes());
+                let signer = Key(key.verification_key().into());
                 let action = Action::VmStop(VmName {
                     vm: format!("vm-{i}"),
                 });
@@ -531,15 +531,15 @@ impl Bench {
             parsing.push(start.elapsed());
             let start = Stopwatch::start();
             for batch in wires.chunks(128) {
-                let mut verifier = ed25519_consensus::batch::Verifier::new();
+                let mut verifier = ed25519_zebra::batch::Verifier::new();
                 for wire in batch {
                     let transaction = Transaction::parse(&wire[64..]).expect("good");
                     let signature: [u8; 64] = wire[..64].try_into().expect("64 bytes");
                     let message = [b"dagger transaction v1\0", &wire[64..]].concat();
-                    let key = ed25519_consensus::VerificationKeyBytes::from(transaction.signer.0);
+                    let key = ed25519_zebra::VerificationKeyBytes::from(transaction.signer.0);
                     verifier.queue((
                         key,
-                        ed25519_consensus::Signature::from(signature),
+                        ed25519_zebra::Signature::from(signature),
                         &message[..],
                     ));
                 }
@@ -612,30 +612,29 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 struct Counter(u64);
 
-impl rand_core::RngCore for Counter {
-    fn next_u32(&mut self) -> u32 {
-        self.next_u64() as u32
+impl rand_core::TryRng for Counter {
+    type Error = std::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        Ok(self.try_next_u64()? as u32)
     }
-    fn next_u64(&mut self) -> u64 {
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        self.0
+        Ok(self.0)
     }
-    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Self::Error> {
         for chunk in bytes.chunks_mut(8) {
-            let word = self.next_u64().to_le_bytes();
+            let word = self.try_next_u64()?.to_le_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
         }
-    }
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
-        self.fill_bytes(bytes);
         Ok(())
     }
 }
 
-impl rand_core::CryptoRng for Counter {}
+impl rand_core::TryCryptoRng for Counter {}
 
 fn add(sum: &mut Spent, more: &Spent) {
     sum.parse += more.parse;

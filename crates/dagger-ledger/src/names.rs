@@ -50,7 +50,7 @@ pub fn check_key(key: &Key) -> Result<(), Code> {
     if SMALL_ORDER.contains(&key.0) || !is_canonical(&key.0) {
         return Err(Code::BadKey);
     }
-    ed25519_consensus::VerificationKey::try_from(key.0)
+    ed25519_zebra::VerificationKey::try_from(key.0)
         .map(|_| ())
         .map_err(|_| Code::BadKey)
 }

@@ -1,8 +1,9 @@
 //! ed25519 under ZIP-215, single and in batches, with identical verdicts.
 
 use blake3::Hasher;
-use ed25519_consensus::{Signature, VerificationKeyBytes, batch};
-use rand_core::{CryptoRng, RngCore};
+use ed25519_zebra::{Signature, VerificationKeyBytes, batch};
+use rand_core::{TryCryptoRng, TryRng};
+use std::convert::Infallible;
 
 use crate::ids::{Digest, Key};
 
@@ -25,7 +26,7 @@ impl Claim {
         Self { item, seed }
     }
 
-    pub(crate) fn verify(self) -> Result<(), ed25519_consensus::Error> {
+    pub(crate) fn verify(self) -> Result<(), ed25519_zebra::Error> {
         self.item.verify_single()
     }
 }
@@ -81,18 +82,20 @@ impl Weights {
     }
 }
 
-impl RngCore for Weights {
-    fn next_u32(&mut self) -> u32 {
+impl TryRng for Weights {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         let mut bytes = [0u8; 4];
-        self.fill_bytes(&mut bytes);
-        u32::from_le_bytes(bytes)
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
     }
-    fn next_u64(&mut self) -> u64 {
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         let mut bytes = [0u8; 8];
-        self.fill_bytes(&mut bytes);
-        u64::from_le_bytes(bytes)
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
-    fn fill_bytes(&mut self, bytes: &mut [u8]) {
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
         for byte in bytes {
             if self.used == self.block.len() {
                 self.stream.fill(&mut self.block);
@@ -101,11 +104,8 @@ impl RngCore for Weights {
             *byte = self.block[self.used];
             self.used += 1;
         }
-    }
-    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), rand_core::Error> {
-        self.fill_bytes(bytes);
         Ok(())
     }
 }
 
-impl CryptoRng for Weights {}
+impl TryCryptoRng for Weights {}

@@ -37,7 +37,7 @@ pub struct Transaction {
 
 impl Transaction {
     /// Compact JSON and its signature.
-    pub fn sign(&self, key: &ed25519_consensus::SigningKey) -> SignedTransaction {
+    pub fn sign(&self, key: &ed25519_zebra::SigningKey) -> SignedTransaction {
         let body = serde_json::to_vec(self).expect("a transaction always serialises");
         SignedTransaction::sign(body, key)
     }
@@ -74,7 +74,7 @@ pub struct SignedTransaction {
 
 impl SignedTransaction {
     /// Signs a body as it stands.
-    pub fn sign(body: impl Into<Box<[u8]>>, key: &ed25519_consensus::SigningKey) -> Self {
+    pub fn sign(body: impl Into<Box<[u8]>>, key: &ed25519_zebra::SigningKey) -> Self {
         let body = body.into();
         let signature = key.sign(&message(&body)).to_bytes();
         Self { signature, body }

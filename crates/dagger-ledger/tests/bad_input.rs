@@ -4,7 +4,7 @@ mod cloud;
 
 use cloud::{Cloud, account_key, key, machine_key, node_key, operator_key, public, vm};
 use dagger_ledger::*;
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 use proptest::prelude::*;
 
 /// The documents of a ledger, without its clock.

@@ -93,7 +93,7 @@ impl Match {
         }
     }
 
-    fn account(&mut self, account: usize) -> ed25519_consensus::SigningKey {
+    fn account(&mut self, account: usize) -> ed25519_zebra::SigningKey {
         if account == 0 {
             account_key()
         } else {
@@ -255,7 +255,7 @@ impl Match {
         }
     }
 
-    fn transaction(&mut self) -> Option<(Signer, ed25519_consensus::SigningKey, Action)> {
+    fn transaction(&mut self) -> Option<(Signer, ed25519_zebra::SigningKey, Action)> {
         match self.dice.roll(40) {
             0 if self.machines < MACHINES_MAX as u64 => {
                 let number = self.machines;

@@ -4,7 +4,7 @@ mod cloud;
 
 use cloud::{Cloud, key, machine_key, node_key, operator_key, public};
 use dagger_ledger::*;
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 
 fn consensus_key(number: u64) -> SigningKey {
     key(3, number)

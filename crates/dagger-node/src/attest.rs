@@ -183,7 +183,7 @@ impl Attestor {
     }
 
     fn own_key(&self) -> Key {
-        Key(self.shared.node_key.verification_key().to_bytes())
+        Key(self.shared.node_key.verification_key().into())
     }
 
     /// Sends a heartbeat of this machine, if it is one.

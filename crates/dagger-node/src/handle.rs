@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     /// Of the present epoch.
     pub membership: RwLock<Arc<Membership>>,
     pub name: String,
-    pub node_key: ed25519_consensus::SigningKey,
+    pub node_key: ed25519_zebra::SigningKey,
     /// Public half of the key that this node signs events with, where it has a seat.
     pub consensus_key: Option<PublicKey>,
     pub clock: Clock,
@@ -107,7 +107,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// The key that this node is known by.
     pub fn own_key(&self) -> Key {
-        Key(self.node_key.verification_key().to_bytes())
+        Key(self.node_key.verification_key().into())
     }
 
     /// Who votes in the present epoch.
@@ -381,13 +381,13 @@ impl NodeHandle {
     }
 
     /// Signs the reports and attestations of this node.
-    pub fn node_key(&self) -> &ed25519_consensus::SigningKey {
+    pub fn node_key(&self) -> &ed25519_zebra::SigningKey {
         &self.shared.node_key
     }
 
     /// This node's machine, if the ledger knows one with its key.
     pub fn machine(&self) -> Option<MachineId> {
-        let key = Key(self.shared.node_key.verification_key().to_bytes());
+        let key = Key(self.shared.node_key.verification_key().into());
         self.read(|ledger| ledger.machine_by_node_key(&key).map(|m| m.id))
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Identity {
     committee: Committee,
     seat: Option<MemberIndex>,
     pub signer: Option<SigningKey>,
-    pub node_key: ed25519_consensus::SigningKey,
+    pub node_key: ed25519_zebra::SigningKey,
     name: String,
 }
 
@@ -68,7 +68,7 @@ impl Identity {
             Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
         let signer = consensus.map(|key| SigningKey::from_bytes(key.signing.to_bytes()));
         let seat = signer.as_ref().and_then(|s| committee.seat(&s.public()));
-        let own_key = node_key.verification_key().to_bytes();
+        let own_key = node_key.verification_key().into();
         if let Some(seat) = seat {
             let operator = &genesis.operators[seat.index()];
             if operator.node_key.0 != own_key {
@@ -115,7 +115,7 @@ impl Identity {
         endpoint: iroh::Endpoint,
         ledger: Ledger,
     ) -> Shared {
-        let own_key = Key(self.node_key.verification_key().to_bytes());
+        let own_key = Key(self.node_key.verification_key().into());
         let consensus_key = self.signer.as_ref().map(SigningKey::public);
         let membership = Membership::new(self.committee, &ledger, consensus_key);
         let peers = membership.peers(&config, &own_key);

@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 use serde::{Deserialize, Serialize};
 
 use crate::error::NodeError;
@@ -70,12 +70,12 @@ impl Key {
 
     /// Public half, 64 hex digits.
     pub fn public_hex(&self) -> String {
-        hex::encode(self.signing.verification_key().to_bytes())
+        hex::encode(self.signing.verification_key())
     }
 
     /// Public half.
     pub fn public(&self) -> [u8; 32] {
-        self.signing.verification_key().to_bytes()
+        self.signing.verification_key().into()
     }
 
     /// Writes the key to a new file that only its owner can read.

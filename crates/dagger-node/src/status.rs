@@ -13,7 +13,7 @@ use crate::handle::Shared;
 
 pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
     let replica = shared.replica.status();
-    let key = Key(shared.node_key.verification_key().to_bytes());
+    let key = Key(shared.node_key.verification_key().into());
     let (ledger, machine) = {
         let ledger = shared.ledger.read().expect("no holder panics");
         let status = LedgerStatus {

@@ -107,14 +107,14 @@ impl PublicKey {
         let mut y = self.0;
         y[31] &= 0x7f;
         let canonical = y.iter().rev().lt(FIELD_PRIME.iter().rev());
-        let Ok(key) = ed25519_consensus::VerificationKey::try_from(self.0) else {
+        let Ok(key) = ed25519_zebra::VerificationKey::try_from(self.0) else {
             return false;
         };
         // With R the identity and s = 0 the ZIP-215 equation reads [8][k]A = 0: true for every message
         // exactly when A has small order. (A non-canonical sign bit occurs only at x = 0: small order too.)
         let mut identity = [0; 64];
         identity[0] = 1;
-        let forged = ed25519_consensus::Signature::from(identity);
+        let forged = ed25519_zebra::Signature::from(identity);
         let small_order = key.verify(&forged, b"is it of small order?").is_ok();
         canonical && !small_order
     }
@@ -122,8 +122,8 @@ impl PublicKey {
     /// Verifies one signature over `message` (already domain-separated) by the ZIP-215 rules.
     #[must_use]
     pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
-        ed25519_consensus::VerificationKey::try_from(self.0)
-            .and_then(|key| key.verify(&ed25519_consensus::Signature::from(signature.0), message))
+        ed25519_zebra::VerificationKey::try_from(self.0)
+            .and_then(|key| key.verify(&ed25519_zebra::Signature::from(signature.0), message))
             .is_ok()
     }
 }
@@ -131,7 +131,7 @@ impl PublicKey {
 /// A consensus key that signs events and checkpoint votes. Signing is deterministic.
 #[derive(Clone)]
 pub struct SigningKey {
-    secret: ed25519_consensus::SigningKey,
+    secret: ed25519_zebra::SigningKey,
     public: PublicKey,
 }
 
@@ -139,8 +139,8 @@ impl SigningKey {
     /// The key of a 32-byte seed.
     #[must_use]
     pub fn from_bytes(seed: [u8; 32]) -> Self {
-        let secret = ed25519_consensus::SigningKey::from(seed);
-        let public = PublicKey(secret.verification_key().to_bytes());
+        let secret = ed25519_zebra::SigningKey::from(seed);
+        let public = PublicKey(secret.verification_key().into());
         Self { secret, public }
     }
 

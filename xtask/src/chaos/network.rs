@@ -58,9 +58,9 @@ impl Way {
 fn hex_key(name: &str) -> String {
     let seed = blake3::derive_key("dagger chaos account key v1", name.as_bytes());
     hex::encode(
-        ed25519_consensus::SigningKey::from(seed)
+        ed25519_zebra::SigningKey::from(seed)
             .verification_key()
-            .to_bytes(),
+            .into(),
     )
 }
 

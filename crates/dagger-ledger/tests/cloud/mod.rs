@@ -2,7 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 use dagger_ledger::*;
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 
 pub struct Cloud {
     pub ledger: Ledger,
@@ -27,7 +27,7 @@ pub fn key(role: u8, number: u64) -> SigningKey {
 }
 
 pub fn public(key: &SigningKey) -> Key {
-    Key(key.verification_key().to_bytes())
+    Key(key.verification_key().into())
 }
 
 pub fn operator_key(number: u64) -> SigningKey {

@@ -22,13 +22,13 @@ use crate::{
 
 const TIME_MS: u64 = 1_700_000_000_000;
 
-fn operator_key() -> ed25519_consensus::SigningKey {
-    ed25519_consensus::SigningKey::from([1; 32])
+fn operator_key() -> ed25519_zebra::SigningKey {
+    ed25519_zebra::SigningKey::from([1; 32])
 }
 
 fn public(seed: u8) -> Key {
-    let key = ed25519_consensus::SigningKey::from([seed; 32]);
-    Key(key.verification_key().to_bytes())
+    let key = ed25519_zebra::SigningKey::from([seed; 32]);
+    Key(key.verification_key().into())
 }
 
 /// One operator, whose epochs last one transaction.

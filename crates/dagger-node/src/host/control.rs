@@ -151,7 +151,7 @@ impl Control for NodeHandle {
         rand::rng().fill_bytes(&mut salt);
         let transaction = Transaction {
             chain: self.chain_id(),
-            signer: Key(self.node_key().verification_key().to_bytes()),
+            signer: Key(self.node_key().verification_key().into()),
             salt: hex::encode(salt),
             valid_until_ms,
             action: Action::VmReport(report),
@@ -189,7 +189,7 @@ fn executed_before(node: &NodeHandle, digest: &Digest) -> Option<String> {
 }
 
 fn own_machine(node: &NodeHandle, ledger: &Ledger) -> Option<MachineId> {
-    let key = Key(node.node_key().verification_key().to_bytes());
+    let key = Key(node.node_key().verification_key().into());
     ledger.machine_by_node_key(&key).map(|machine| machine.id)
 }
 
@@ -216,7 +216,7 @@ fn assigned(ledger: &Ledger, record: &VmRecord) -> Option<Assigned> {
 /// Nodes other than this one that may hold a blob. Hosts that fetch one image at the same time should not
 /// all ask the same node first, so each call begins elsewhere.
 pub fn blob_providers(node: &NodeHandle) -> Vec<EndpointAddr> {
-    let own = Key(node.node_key().verification_key().to_bytes());
+    let own = Key(node.node_key().verification_key().into());
     let keys: BTreeSet<Key> = node
         .read(node_keys)
         .into_iter()

@@ -20,7 +20,7 @@ const PACKETS_PER_ACK: u32 = 10;
 /// # Errors
 /// `E_PORT_IN_USE`, `E_TRANSPORT`.
 pub async fn bind(
-    node_key: &ed25519_consensus::SigningKey,
+    node_key: &ed25519_zebra::SigningKey,
     listen: SocketAddr,
 ) -> Result<Endpoint, NodeError> {
     // The library's socket may share an address; a plain bind says whether it is free.

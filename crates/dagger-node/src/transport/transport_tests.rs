@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use dagger_ledger::Key;
-use ed25519_consensus::SigningKey;
+use ed25519_zebra::SigningKey;
 use iroh::{Endpoint, protocol::Router};
 use shadowgraph::{MemberIndex, Peer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,7 +60,7 @@ fn key(seat: u16) -> SigningKey {
 }
 
 fn public(seat: u16) -> Key {
-    Key(key(seat).verification_key().to_bytes())
+    Key(key(seat).verification_key().into())
 }
 
 /// Addresses that were free a moment ago.

@@ -29,7 +29,7 @@ impl Guests for NodeGuests {
         self.node
             .lease_deadline_boottime_ms()
             .filter(|deadline| *deadline > boottime_ms())?;
-        let own = Key(self.node.node_key().verification_key().to_bytes());
+        let own = Key(self.node.node_key().verification_key().into());
         self.node.read(|ledger| {
             let record = ledger.vm(VmId(vm))?;
             let machine = ledger.machine(record.machine?)?;

@@ -255,7 +255,7 @@ fn locate(
         return Err(TunnelError::NotRunning);
     }
     let node_key = node_key.ok_or(TunnelError::NotRunning)?;
-    let own = Key(node.node_key().verification_key().to_bytes());
+    let own = Key(node.node_key().verification_key().into());
     let machine = if node_key == own {
         let host = node.ways().host.get().cloned();
         Machine::Here(host.ok_or(TunnelError::MachineUnreachable)?)

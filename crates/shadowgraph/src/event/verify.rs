@@ -1,6 +1,8 @@
 //! The rules of an event that need no graph, and its signatures, in batches. docs/protocol.md 2.5 to 2.9.
 
-use rand_core::{CryptoRng, RngCore};
+use std::convert::Infallible;
+
+use rand_core::{TryCryptoRng, TryRng};
 use thiserror::Error;
 
 use super::{EventRef, UnverifiedEvent, VerifiedEvent};
@@ -141,7 +143,7 @@ fn check_form(
 /// One signature to check, and the event that stands or falls with it.
 struct Item {
     position: usize,
-    item: ed25519_consensus::batch::Item,
+    item: ed25519_zebra::batch::Item,
     /// What the batch's coefficients are drawn from: everything the equation depends on.
     transcript: [u8; 32],
 }
@@ -168,9 +170,9 @@ fn signed_items(
 fn item(key: PublicKey, message: &[u8], signature: Signature, position: usize) -> Item {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&key.0).update(&signature.0).update(message);
-    let key = ed25519_consensus::VerificationKeyBytes::from(key.0);
-    let signature = ed25519_consensus::Signature::from(signature.0);
-    let item = ed25519_consensus::batch::Item::from((key, signature, message));
+    let key = ed25519_zebra::VerificationKeyBytes::from(key.0);
+    let signature = ed25519_zebra::Signature::from(signature.0);
+    let item = ed25519_zebra::batch::Item::from((key, signature, message));
     Item {
         position,
         item,
@@ -197,7 +199,7 @@ fn find_bad(items: &[Item], bad: &mut [bool]) {
 
 fn batch_verifies(items: &[Item]) -> bool {
     let mut transcript = blake3::Hasher::new_derive_key("dagger signature batch v1");
-    let mut batch = ed25519_consensus::batch::Verifier::new();
+    let mut batch = ed25519_zebra::batch::Verifier::new();
     for item in items {
         transcript.update(&item.transcript);
         batch.queue(item.item.clone());
@@ -211,30 +213,28 @@ fn batch_verifies(items: &[Item]) -> bool {
 /// to fit them could find collisions. Needs no source of randomness and replays.
 struct Coefficients(blake3::OutputReader);
 
-impl RngCore for Coefficients {
-    fn next_u32(&mut self) -> u32 {
+impl TryRng for Coefficients {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         let mut bytes = [0; 4];
         self.0.fill(&mut bytes);
-        u32::from_le_bytes(bytes)
+        Ok(u32::from_le_bytes(bytes))
     }
 
-    fn next_u64(&mut self) -> u64 {
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
         let mut bytes = [0; 8];
         self.0.fill(&mut bytes);
-        u64::from_le_bytes(bytes)
+        Ok(u64::from_le_bytes(bytes))
     }
 
-    fn fill_bytes(&mut self, destination: &mut [u8]) {
-        self.0.fill(destination);
-    }
-
-    fn try_fill_bytes(&mut self, destination: &mut [u8]) -> Result<(), rand_core::Error> {
+    fn try_fill_bytes(&mut self, destination: &mut [u8]) -> Result<(), Infallible> {
         self.0.fill(destination);
         Ok(())
     }
 }
 
-impl CryptoRng for Coefficients {}
+impl TryCryptoRng for Coefficients {}
 
 #[cfg(test)]
 #[path = "verify_tests.rs"]
