@@ -537,11 +537,7 @@ impl Bench {
                     let signature: [u8; 64] = wire[..64].try_into().expect("64 bytes");
                     let message = [b"dagger transaction v1\0", &wire[64..]].concat();
                     let key = ed25519_zebra::VerificationKeyBytes::from(transaction.signer.0);
-                    verifier.queue((
-                        key,
-                        ed25519_zebra::Signature::from(signature),
-                        &message[..],
-                    ));
+                    verifier.queue((key, ed25519_zebra::Signature::from(signature), &message[..]));
                 }
                 assert!(verifier.verify(Counter(0)).is_ok());
             }

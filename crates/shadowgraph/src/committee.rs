@@ -7,7 +7,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use thiserror::Error;
 
 use crate::ids::{Digest, Epoch, MemberIndex};
-use crate::keys::{Domain, PublicKey};
+use crate::keys::{DecodedKey, Domain, PublicKey};
 
 /// The most seats a committee has.
 pub const COMMITTEE_MEMBERS_MAX: usize = 200;
@@ -52,6 +52,8 @@ pub struct Committee(Arc<Inner>);
 struct Inner {
     epoch: Epoch,
     members: Vec<Member>,
+    /// Their keys, ready to verify with.
+    keys: Vec<DecodedKey>,
     total: u64,
     /// The one weight that all members have, if they do.
     uniform: Option<u64>,
@@ -68,11 +70,11 @@ impl Committee {
         }
         let mut seen = std::collections::BTreeMap::new();
         let mut total = 0u64;
+        let mut keys = Vec::with_capacity(members.len());
         for (member, seat) in members.iter().zip(0..) {
             let seat = MemberIndex(seat);
-            if !member.key.is_admissible() {
-                return Err(CommitteeError::Key(seat));
-            }
+            let decoded = member.key.decode().filter(|_| member.key.is_admissible());
+            keys.push(decoded.ok_or(CommitteeError::Key(seat))?);
             if let Some(first) = seen.insert(member.key, seat) {
                 return Err(CommitteeError::DuplicateKey(first, seat));
             }
@@ -92,6 +94,7 @@ impl Committee {
         Ok(Self(Arc::new(Inner {
             epoch,
             members,
+            keys,
             total,
             uniform,
         })))
@@ -114,6 +117,11 @@ impl Committee {
     #[must_use]
     pub fn member(&self, seat: MemberIndex) -> Option<&Member> {
         self.0.members.get(seat.index())
+    }
+
+    /// The key of a seat, ready to verify with.
+    pub(crate) fn key(&self, seat: MemberIndex) -> Option<&DecodedKey> {
+        self.0.keys.get(seat.index())
     }
 
     /// The votes of a seat; 0 where there is no such seat.

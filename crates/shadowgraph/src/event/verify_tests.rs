@@ -156,6 +156,25 @@ fn a_batch_with_forgeries_loses_only_those() {
     }
 }
 
+/// An event alone is verified another way than a batch.
+#[test]
+fn a_forgery_is_refused_alone_and_beside_others() {
+    let maker = Maker::new(&[1; 4]);
+    let draft = second(&maker, &[0, 1, 2]);
+    let (good, forged) = (
+        draft.seal(maker.key(MemberIndex(0))),
+        draft.seal(maker.key(MemberIndex(1))),
+    );
+    let verdicts = |events: &[&UnverifiedEvent]| -> Vec<bool> {
+        let events = events.iter().map(|event| (*event).clone()).collect();
+        let verdicts = verify_events(events, &CHAIN, &maker.committee);
+        verdicts.iter().map(Result::is_ok).collect()
+    };
+    assert_eq!(verdicts(&[&good]), [true]);
+    assert_eq!(verdicts(&[&forged]), [false]);
+    assert_eq!(verdicts(&[&good, &forged]), [true, false]);
+}
+
 /// ZIP-215: a signature whose R has a small-order part satisfies the batch equation and the single one alike.
 #[test]
 fn single_and_batch_verification_agree_on_a_small_order_r() {
