@@ -233,11 +233,7 @@ fn documents() {
         r#"{"propose":{"change":{"operator_remove":{"operator":"op-1"}}}}"#,
         r#"{"propose":{"change":{"protocol_version":{"version":2}}}}"#,
     ];
-    let signer = hex::encode(
-        ed25519_zebra::SigningKey::from([5; 32])
-            .verification_key()
-            .into(),
-    );
+    let signer = hex::encode(ed25519_zebra::SigningKey::from([5; 32]).verification_key());
     for (number, action) in actions.iter().enumerate() {
         let chain = "07".repeat(32);
         let body = format!(

@@ -57,11 +57,7 @@ impl Way {
 /// The public key of a seed that follows from a name.
 fn hex_key(name: &str) -> String {
     let seed = blake3::derive_key("dagger chaos account key v1", name.as_bytes());
-    hex::encode(
-        ed25519_zebra::SigningKey::from(seed)
-            .verification_key()
-            .into(),
-    )
+    hex::encode(ed25519_zebra::SigningKey::from(seed).verification_key())
 }
 
 /// Where a node stands.
