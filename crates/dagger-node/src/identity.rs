@@ -68,7 +68,7 @@ impl Identity {
             Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
         let signer = consensus.map(|key| SigningKey::from_bytes(key.signing.to_bytes()));
         let seat = signer.as_ref().and_then(|s| committee.seat(&s.public()));
-        let own_key = node_key.verification_key().into();
+        let own_key: [u8; 32] = node_key.verification_key().into();
         if let Some(seat) = seat {
             let operator = &genesis.operators[seat.index()];
             if operator.node_key.0 != own_key {
