@@ -62,6 +62,7 @@ fn messages() {
             exchange,
             floor: Round(0),
             commit: CommitIndex(1),
+            time_ms: 5,
             highest: highest.clone(),
         })
     };

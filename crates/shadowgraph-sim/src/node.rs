@@ -299,6 +299,13 @@ impl Node {
         self.syncing.map(|_| self.disk.written())
     }
 
+    /// Someone sets the clock of a machine whose node is down.
+    pub fn set_clock(&mut self, clock: SkewedClock) {
+        assert!(!self.is_up(), "a running node's clock is never set");
+        self.clock = clock;
+        self.last_now_ms = 0;
+    }
+
     /// Gives the replica an input, and carries out what follows.
     pub fn handle(&mut self, now_us: u64, input: Input) -> Vec<Effect> {
         let now_ms = self.now_ms(now_us);

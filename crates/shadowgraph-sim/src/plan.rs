@@ -41,6 +41,8 @@ pub enum Action {
     Slow(usize, u64),
     /// Changes what goes wrong on all links.
     Faults(LinkFaults),
+    /// The clock of a node that is down shows so many milliseconds more than the true time from now on; negative is less.
+    SetClock(usize, i64),
     /// Clients stop or start submitting.
     Load(bool),
 }

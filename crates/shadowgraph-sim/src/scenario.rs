@@ -52,6 +52,7 @@ scenarios! {
     "crash-all", "all nodes crash at once", crash_all;
     "slow-node", "one node is slow in everything it does", slow_node;
     "skew", "clocks are wrong and drift", skew;
+    "clock-steps", "in turns, f members' clocks are minutes or hours off", clock_steps;
     "idle", "bursts of load between long silences", idle;
     "amnesia", "a member's disk is lost, or an old copy of it restored", amnesia;
     "catch-up", "a node returns long after its rounds were collected", catch_up;
@@ -249,6 +250,38 @@ fn slow_node(rng: &mut SimRng) -> Plan {
 fn skew(rng: &mut SimRng) -> Plan {
     let mut plan = ordinary(rng);
     add_skew(&mut plan, rng, 2_000);
+    plan
+}
+
+/// One set of f members after another restarts with clocks that are far off, and some time later with true ones. Whatever a
+/// wrong clock did to a member must be over once its clock is right: the next set leaves no quorum otherwise.
+fn clock_steps(rng: &mut SimRng) -> Plan {
+    let mut plan = ordinary(rng);
+    add_skew(&mut plan, rng, 200);
+    plan.load.every_us = 100 * MS;
+    plan.chaos_us = 18 * SECOND;
+    plan.settle_us = 60 * SECOND;
+    let mut at = SECOND;
+    while at < plan.chaos_us - 8 * SECOND {
+        let mut members: Vec<usize> = (0..plan.members()).collect();
+        rng.shuffle(&mut members);
+        members.truncate(plan.fault_weight() as usize);
+        let (wrong_for, kind) = (rng.between(1, 5) * SECOND, crash_kind(rng));
+        for member in members {
+            let ahead_ms = rng.between(60_000, 7_200_000) as i64;
+            let ahead_ms = if rng.chance(700) { ahead_ms } else { -ahead_ms };
+            let steps = [(at, ahead_ms), (at + wrong_for, 0)];
+            for (step_at, ahead_ms) in steps {
+                plan.actions.push((step_at, Action::Crash(member, kind)));
+                plan.actions
+                    .push((step_at, Action::SetClock(member, ahead_ms)));
+                plan.actions
+                    .push((step_at + 100 * MS, Action::Restart(member)));
+            }
+        }
+        at += wrong_for + rng.between(1, 3) * SECOND;
+    }
+    plan.expect.commits_in_chaos = true;
     plan
 }
 

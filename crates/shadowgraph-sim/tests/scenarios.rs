@@ -40,6 +40,7 @@ scenarios! {
     crash_all, "crash-all", 0..4;
     slow_node, "slow-node", 0..3;
     skew, "skew", 0..3;
+    clock_steps, "clock-steps", 0..3;
     idle, "idle", 0..3;
     amnesia, "amnesia", 0..4;
     catch_up, "catch-up", 0..2;

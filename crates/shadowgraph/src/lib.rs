@@ -97,6 +97,7 @@
 #![deny(clippy::iter_over_hash_type)]
 
 mod checkpoint;
+mod clocks;
 mod commit;
 mod committee;
 mod committer;

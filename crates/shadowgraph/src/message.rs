@@ -105,6 +105,8 @@ pub struct Frontier {
     pub floor: Round,
     /// The last commit.
     pub commit: CommitIndex,
+    /// The sender's clock, Unix milliseconds. docs/protocol.md 2.11
+    pub time_ms: u64,
     /// Per seat, the highest round of that creator's events.
     pub highest: Vec<Round>,
 }

@@ -57,6 +57,7 @@ fn samples() -> Vec<Message> {
             exchange: Exchange::Ask(7),
             floor: Round(1),
             commit: CommitIndex(3),
+            time_ms: 1_700_000_000_000,
             highest: vec![Round(5); 4],
         }),
         Message::Wake(Wake {
@@ -83,7 +84,7 @@ fn the_encoding_is_pinned() {
     let found = blake3::hash(lines.as_bytes()).to_hex();
     assert_eq!(
         found.as_str(),
-        "99b95f2e4dcc63c8c43d9cdd6762eadf2b3ec377f3455d22b7585fc4bad8f56b"
+        "b1d26b2e3df22c1fbd9a6165689de46f47dc16c39661d8a5f205526f7a89e041"
     );
 }
 

@@ -103,6 +103,27 @@ impl VoteBook {
         }
     }
 
+    /// The newest commit for which members have voted so differently that no checkpoint can have a quorum any more.
+    pub(crate) fn split(&self) -> Option<CommitIndex> {
+        let (total, quorum) = (
+            self.committee.total_weight(),
+            self.committee.quorum_weight(),
+        );
+        let mut newest = None;
+        let mut ballots = self.open.iter().peekable();
+        while let Some(((commit, _), ballot)) = ballots.next() {
+            let (mut voted, mut most) = (ballot.signers.weight(), ballot.signers.weight());
+            while let Some((_, other)) = ballots.next_if(|((same, _), _)| same == commit) {
+                voted += other.signers.weight();
+                most = most.max(other.signers.weight());
+            }
+            if most + (total - voted) < quorum {
+                newest = Some(*commit);
+            }
+        }
+        newest
+    }
+
     /// A certificate seals everything before it: older votes are of no use.
     pub(crate) fn seal(&mut self, commit: CommitIndex) {
         self.certified = self.certified.max(Some(commit));
@@ -112,3 +133,7 @@ impl VoteBook {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "vote_book_tests.rs"]
+mod tests;

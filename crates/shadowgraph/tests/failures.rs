@@ -300,6 +300,7 @@ fn answers_to_an_earlier_life_do_not_let_a_member_sign() {
             exchange: Exchange::Answer(1),
             floor: Round(0),
             commit: CommitIndex(0),
+            time_ms: 0,
             highest: vec![Round(0); 4],
         };
         let from = Peer::Member(MemberIndex(from));

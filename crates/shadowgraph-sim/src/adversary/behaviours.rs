@@ -324,6 +324,7 @@ impl Adversary for Boaster {
                     ]),
                     floor: extreme(rng),
                     commit: CommitIndex(extreme(rng).0),
+                    time_ms: extreme(rng).0,
                     highest: rounds,
                 }),
                 1 => Message::Wake(Wake {

@@ -1,9 +1,10 @@
 //! The plan's actions, crashes and restarts, and the healing that ends the chaos phase.
 
+use super::START_MS;
 use super::{Happening, Slot, World};
 use crate::disk::CrashKind;
 use crate::plan::Action;
-use crate::queue::MS;
+use crate::queue::{MS, SkewedClock};
 
 impl World {
     /// Starts a node; a puppet is always there.
@@ -134,6 +135,12 @@ impl World {
             Action::Late(node, late_us) => self.network.set_late(node, late_us),
             Action::Slow(node, slow_us) => self.set_slow(node, slow_us),
             Action::Faults(faults) => self.network.set_faults(faults),
+            Action::SetClock(node, ahead_ms) => {
+                if let Slot::Honest(driver) = &mut self.slots[node] {
+                    let origin_ms = START_MS.saturating_add_signed(ahead_ms);
+                    driver.set_clock(SkewedClock::new(origin_ms, 0));
+                }
+            }
             Action::Load(on) => self.set_load(on),
         }
     }

@@ -179,6 +179,7 @@ impl Replica {
         };
         let mut next = EpochReplica::new(config, signer, now_ms);
         next.recovering = self.current.recovering;
+        next.clocks = (self.current.clocks).renumbered(self.current.committee(), &end.next);
         let same_key = me.is_some() && next.has_key_of(&self.current);
         let proven = same_key && self.current.signed_before_end();
         let pending = self.current.take_pending();

@@ -112,7 +112,7 @@ impl Replica {
     /// A peer is ahead: told how far we are, it shows how our epoch ended.
     fn ask_end(&mut self, now_ms: u64, to: Peer) {
         if self.current.lacks_end() && self.strangers.grant(now_ms, to) {
-            self.current.ask_frontier(to);
+            self.current.ask_frontier(now_ms, to);
         }
     }
 

@@ -95,6 +95,11 @@ impl Checkpoints {
         self.book.certified()
     }
 
+    /// See [`VoteBook::split`].
+    pub(super) fn split(&self) -> Option<CommitIndex> {
+        self.book.split()
+    }
+
     /// Whether a vote waits to go out, or went out and its certificate is still to come. docs/protocol.md 4.6
     pub(super) fn needs_rounds(&self, leader_round: Round) -> bool {
         let open = self.certified().unwrap_or_default() < self.last && self.voted >= self.last;

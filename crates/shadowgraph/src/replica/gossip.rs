@@ -111,7 +111,7 @@ impl EpochReplica {
             return;
         };
         self.gossip.probe_at_ms = now_ms + self.parameters().frontier_interval_ms.max(1);
-        let number = self.gossip.number();
+        let number = self.question(now_ms);
         let silent = |seat: &MemberIndex| !answered.contains(*seat);
         let seats: Vec<_> = self
             .committee()
@@ -120,7 +120,7 @@ impl EpochReplica {
             .filter(silent)
             .collect();
         for seat in seats {
-            let frontier = self.frontier(Exchange::Ask(number));
+            let frontier = self.frontier(now_ms, Exchange::Ask(number));
             self.send(Recipient::One(Peer::Member(seat)), frontier);
         }
     }
@@ -140,18 +140,26 @@ impl EpochReplica {
     }
 
     /// Asks a peer how far it is.
-    pub(crate) fn ask_frontier(&mut self, to: Peer) {
-        let number = self.gossip.number();
-        let frontier = self.frontier(Exchange::Ask(number));
+    pub(crate) fn ask_frontier(&mut self, now_ms: u64, to: Peer) {
+        let number = self.question(now_ms);
+        let frontier = self.frontier(now_ms, Exchange::Ask(number));
         self.send(Recipient::One(to), frontier);
     }
 
-    fn frontier(&self, exchange: Exchange) -> Message {
+    /// The number of a new question.
+    fn question(&mut self, now_ms: u64) -> u64 {
+        let number = self.gossip.number();
+        self.clocks.ask(number, now_ms);
+        number
+    }
+
+    fn frontier(&self, now_ms: u64, exchange: Exchange) -> Message {
         Message::Frontier(Frontier {
             epoch: self.committee().epoch(),
             exchange,
             floor: self.graph.floor(),
             commit: self.linearizer.index,
+            time_ms: now_ms,
             highest: self.graph.highest_rounds().to_vec(),
         })
     }
@@ -178,8 +186,8 @@ impl EpochReplica {
         let picked = self.gossip.pick(others);
         let skipped = self.me().is_some_and(|me| picked >= me.index());
         let seat = seat_of(picked + usize::from(skipped));
-        let number = self.gossip.number();
-        let frontier = self.frontier(Exchange::Ask(number));
+        let number = self.question(now_ms);
+        let frontier = self.frontier(now_ms, Exchange::Ask(number));
         self.send(Recipient::One(Peer::Member(seat)), frontier);
     }
 
@@ -209,14 +217,29 @@ impl EpochReplica {
             if !self.grant_request(now_ms, from) {
                 return;
             }
-            let answer = self.frontier(Exchange::Answer(number));
+            let answer = self.frontier(now_ms, Exchange::Answer(number));
             self.send(Recipient::One(from), answer);
         }
         let Peer::Member(seat) = from else {
             return;
         };
+        self.compare_clocks(now_ms, seat, &frontier);
         self.count_probe(seat, &frontier);
         self.fetch.heard(now_ms, seat, frontier.highest);
+    }
+
+    /// docs/protocol.md 2.11
+    fn compare_clocks(&mut self, now_ms: u64, seat: MemberIndex, frontier: &Frontier) {
+        let Exchange::Answer(number) = frontier.exchange else {
+            return;
+        };
+        let tolerance_ms = self.parameters().future_tolerance_ms;
+        let theirs_ms = frontier.time_ms;
+        self.clocks
+            .answered(seat, number, theirs_ms, now_ms, tolerance_ms);
+        let slack_ms = i64::try_from(tolerance_ms / 4).unwrap_or(i64::MAX);
+        let config = &self.config;
+        self.clocks.reckon(&config.committee, config.me, slack_ms);
     }
 
     /// docs/protocol.md 8.5: a peer that holds a later own event than we do counts only once it has shown it, and

@@ -210,6 +210,14 @@ pub struct ReplicaStatus {
     pub halted: bool,
     /// The last certified checkpoint.
     pub last_certified: Option<CommitIndex>,
+    /// A checkpoint of which no roots can be certified any more: members of more weight than may be faulty disagree.
+    pub split_checkpoint: Option<CommitIndex>,
     /// How many seats lead in the current schedule.
     pub leaders: usize,
+    /// Per seat, how far its clock is ahead of ours, as last measured; nothing is measured of our own.
+    pub clock_offsets_ms: Vec<Option<i64>>,
+    /// How far the weighted median of the members' clocks is ahead of ours, once a quorum of them is known.
+    pub clock_median_ms: Option<i64>,
+    /// What is added to our clock for what we write into events and compare them with. docs/protocol.md 2.11
+    pub clock_correction_ms: i64,
 }

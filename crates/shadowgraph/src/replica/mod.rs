@@ -19,6 +19,7 @@ use self::checkpoints::Checkpoints;
 use self::ending::Ending;
 use self::gossip::Gossip;
 use self::propose::Proposer;
+use crate::clocks::Clocks;
 use crate::committee::{Committee, MemberSet};
 use crate::committer::Committer;
 use crate::graph::Graph;
@@ -45,6 +46,7 @@ pub(crate) struct EpochReplica {
     pacing: Pacing,
     proposer: Proposer,
     gossip: Gossip,
+    pub(crate) clocks: Clocks,
     checkpoints: Checkpoints,
     ending: Ending,
     /// Members proven to have equivocated: never cited again. docs/protocol.md 8.3
@@ -88,6 +90,7 @@ impl EpochReplica {
             pacing: Pacing::new(parameters.leader_timeout_ms),
             proposer: Proposer::new(&config, now_ms),
             gossip: Gossip::new(&config, now_ms),
+            clocks: Clocks::new(committee.len()),
             checkpoints: Checkpoints::new(committee.clone()),
             ending: Ending::default(),
             equivocators: MemberSet::default(),
@@ -208,7 +211,11 @@ impl EpochReplica {
             signing: self.proposer.signing,
             halted: self.halted,
             last_certified: self.checkpoints.certified(),
+            split_checkpoint: self.checkpoints.split(),
             leaders: self.committer.schedule.leader_count(),
+            clock_offsets_ms: self.clocks.offsets_ms().to_vec(),
+            clock_median_ms: self.clocks.median_ms(self.committee(), self.me()),
+            clock_correction_ms: self.clocks.correction_ms(),
         }
     }
 }

@@ -297,7 +297,8 @@ impl EpochReplica {
 
     /// docs/protocol.md 2.9
     fn is_of_the_present(&self, now_ms: u64, node: &Node) -> bool {
-        node.event.timestamp_ms() <= now_ms + self.parameters().future_tolerance_ms
+        let time_ms = self.clocks.time_ms(now_ms);
+        node.event.timestamp_ms() <= time_ms.saturating_add(self.parameters().future_tolerance_ms)
     }
 
     /// docs/protocol.md 2.9 and 8.3
@@ -333,8 +334,8 @@ impl EpochReplica {
         }
         if clock_ms != u64::MAX {
             let tolerance_ms = self.parameters().future_tolerance_ms;
-            self.proposer
-                .due(clock_ms.saturating_sub(tolerance_ms).max(now_ms + 1));
+            let shown_ms = self.clocks.shown_ms(clock_ms.saturating_sub(tolerance_ms));
+            self.proposer.due(shown_ms.max(now_ms + 1));
         }
         false
     }
@@ -406,7 +407,10 @@ impl EpochReplica {
             epoch: self.committee().epoch(),
             round: next,
             creator: me,
-            timestamp_ms: now_ms.max(self.proposer.last_timestamp_ms),
+            timestamp_ms: self
+                .clocks
+                .time_ms(now_ms)
+                .max(self.proposer.last_timestamp_ms),
             parents: self.parents(now_ms, next, me),
             checkpoint_votes: self.checkpoints.take_votes(self.linearizer.leader_round),
             transactions: if carries {
