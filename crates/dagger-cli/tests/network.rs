@@ -12,7 +12,7 @@ mod support;
 mod transactions;
 
 use std::net::{TcpListener, UdpSocket};
-use support::{found, untouched};
+use support::{found, run, text, untouched};
 
 #[test]
 fn a_second_node_on_one_data_directory_is_refused() {
@@ -119,4 +119,38 @@ fn without_a_hypervisor_a_node_is_a_member_and_says_so() {
         codes.iter().any(|code| *code == "E_QEMU_MISSING"),
         "{codes:?}"
     );
+}
+
+#[test]
+fn a_node_examines_itself_and_an_absent_one_is_examined_from_outside() {
+    let root = tempfile::tempdir().unwrap();
+    let homes = found(root.path(), &["alpha"]);
+    let (api, data) = (homes[0].api(), homes[0].data.to_str().unwrap());
+    let doctor = || {
+        let mut arguments = vec!["--output", "json", "--api", &api];
+        arguments.extend(["node", "doctor", "--data", data]);
+        let output = run(&arguments);
+        let checks: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+        let verdicts = checks.iter().map(|check| {
+            let word = |field: &str| check[field].as_str().unwrap().to_owned();
+            (word("name"), word("verdict"))
+        });
+        let verdicts: std::collections::BTreeMap<_, _> = verdicts.collect();
+        (output.status.code(), verdicts)
+    };
+    let (status, verdicts) = doctor();
+    assert_eq!(status, Some(1));
+    assert_eq!(verdicts["node"], "fail");
+    assert_eq!(verdicts["ports"], "ok");
+    let _node = homes[0].start_with_path("/nonexistent");
+    homes[0].ready();
+    let (status, verdicts) = doctor();
+    assert_eq!(status, Some(1), "it cannot host: {verdicts:?}");
+    assert_eq!(verdicts["qemu"], "fail");
+    for well in ["state", "quorum", "clock", "ports", "open files"] {
+        assert_eq!(verdicts[well], "ok", "{well}: {verdicts:?}");
+    }
+    assert_eq!(verdicts["durability"], "warn");
+    let peers = run(&["--output", "json", "--api", &api, "node", "peers"]);
+    assert_eq!(text(&peers.stdout).trim(), "[]");
 }

@@ -101,6 +101,11 @@ impl Client {
         self.get("/v1/status").await
     }
 
+    /// The node's look at itself.
+    pub async fn checks(&self) -> Result<Vec<CheckView>, ClientError> {
+        self.get("/v1/checks").await
+    }
+
     /// Open proposals, and those that were closed lately.
     pub async fn proposals(&self) -> Result<Vec<ProposalView>, ClientError> {
         self.get("/v1/proposals").await

@@ -365,7 +365,11 @@ impl Ground {
     }
 
     async fn recover_or_fail(&self) -> Option<Cores> {
+        let before = self.shared.membership();
         let recovered = Cores::recover(self).await;
+        // What members proved stays theirs under other seats; rounds of the epoch that was left say nothing in this one.
+        self.attestor
+            .epoch_began(&before, &self.shared.membership());
         self.or_fail(recovered)
     }
 

@@ -215,7 +215,10 @@ impl Executor {
         let mut ledger = self.shared.ledger.write().expect("no holder panics");
         let previous_outcomes_root = ledger.outcomes_root();
         let output = ledger.execute(&input);
-        let state_root = commit.is_checkpoint.then(|| ledger.state_root());
+        let mut state_root = commit.is_checkpoint.then(|| ledger.state_root());
+        if let Some(root) = &mut state_root {
+            root[0] ^= u8::from(self.shared.wrong_roots.load(Ordering::Acquire));
+        }
         if output.next_epoch.is_none() {
             // Otherwise the ledger numbers its seats anew already.
             self.attestor.committed(&active_members, &ledger);
@@ -277,11 +280,31 @@ impl Executor {
         if let Some(executed) = &executed {
             self.checkpoint(commit, executed);
             if executed.next.is_some() {
+                if !replayed {
+                    self.take_new_keys();
+                }
                 // Whoever is far behind starts from here, and so does the next start of this node.
                 self.save_snapshot(true);
             }
         }
         Ok(executed)
+    }
+
+    /// The next epoch may seat a key whose file has come since the start. The replica hears of it before it hears of the
+    /// epoch's end.
+    fn take_new_keys(&self) {
+        match self.shared.consensus_keys.look() {
+            Ok(keys) => {
+                for key in keys {
+                    let name = dagger_ledger::Key(key.public().0).to_hex();
+                    tracing::info!(key = %name, "took in a consensus key");
+                    self.shared.replica.control(Control::HoldKey(Box::new(key)));
+                }
+            }
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "cannot read the consensus keys");
+            }
+        }
     }
 
     /// Whether the state is already past a commit, as it is after a start from a snapshot; the inner value is what the

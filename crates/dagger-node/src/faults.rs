@@ -1,12 +1,17 @@
 //! Faults that a test brings about in a running node, where no signal or file system can: a clock that is off, peers whose
-//! frames are lost. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
+//! frames are lost, a state that differs. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use dagger_ledger::Key;
 use serde::Deserialize;
 
-use crate::handle::Shared;
+use crate::{config::NodeConfig, handle::Shared};
 
 /// How often the file is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -19,24 +24,36 @@ struct Faults {
     clock_ms: i64,
     /// Node keys of the peers to and from which every frame is lost.
     deaf_to: BTreeSet<Key>,
+    /// Whether the roots it computes from now on are wrong.
+    wrong_roots: bool,
+}
+
+/// How far the file says that the clock of a node that starts now is off.
+pub(crate) fn clock_ms(config: &NodeConfig) -> i64 {
+    let file = config.faults.as_ref();
+    let bytes = file.and_then(|file| std::fs::read(config.data_dir.join(file)).ok());
+    let faults = bytes.and_then(|bytes| serde_json::from_slice::<Faults>(&bytes).ok());
+    faults.map_or(0, |faults| faults.clock_ms)
 }
 
 /// Brings about what the file says, and takes it back, for as long as the node runs.
 pub(crate) async fn run(shared: Arc<Shared>, file: impl AsRef<Path>) {
     let path = shared.config.data_dir.join(file);
     tracing::warn!(file = %path.display(), "this node looks for faults to have: it is under test");
-    let mut present = Faults::default();
+    let mut present = None;
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let Ok(bytes) = tokio::fs::read(&path).await else {
             continue;
         };
         match serde_json::from_slice::<Faults>(&bytes) {
-            Ok(wanted) if wanted != present => {
+            Ok(wanted) if present.as_ref() != Some(&wanted) => {
                 tracing::warn!(?wanted, "faults");
-                shared.clock.shift(wanted.clock_ms - present.clock_ms);
+                shared.clock.set_off_by(wanted.clock_ms);
                 shared.links.set_deaf(wanted.deaf_to.clone());
-                present = wanted;
+                let wrong = wanted.wrong_roots;
+                shared.wrong_roots.store(wrong, Ordering::Release);
+                present = Some(wanted);
             }
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "the faults file cannot be read"),

@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,14 +21,13 @@ use dagger_ledger::{
 use iroh::{Endpoint, EndpointAddr, EndpointId};
 use shadowgraph::{
     Checkpoint, CheckpointCertificate, CommitIndex, Committee, Epoch, EventRef, MemberIndex,
-    PublicKey,
 };
 use tokio::sync::broadcast;
 
 use crate::{
-    clock::Clock, config::NodeConfig, error::SubmitError, membership::Membership, metrics::Metrics,
-    opaque::Consumer, receipts::Receipts, replica::ReplicaHandle, transactions::Transactions,
-    transport::Links,
+    clock::Clock, config::NodeConfig, consensus_keys::ConsensusKeys, error::SubmitError,
+    membership::Membership, metrics::Metrics, opaque::Consumer, receipts::Receipts,
+    replica::ReplicaHandle, transactions::Transactions, transport::Links,
 };
 
 /// Executed commits that a node keeps for streams that resume.
@@ -79,8 +78,8 @@ pub(crate) struct Shared {
     pub membership: RwLock<Arc<Membership>>,
     pub name: String,
     pub node_key: ed25519_zebra::SigningKey,
-    /// Public half of the key that this node signs events with, where it has a seat.
-    pub consensus_key: Option<PublicKey>,
+    /// What this node signs events with, where it has a seat.
+    pub consensus_keys: Arc<ConsensusKeys>,
     pub clock: Clock,
     pub started_at_ms: u64,
     pub ledger: RwLock<Ledger>,
@@ -95,6 +94,8 @@ pub(crate) struct Shared {
     pub ways: crate::tunnel::Ways,
     /// 0 for none.
     pub lease_deadline_boottime_ms: AtomicU64,
+    /// Fault injection: roots come out wrong.
+    pub wrong_roots: AtomicBool,
     pub executed_transactions: AtomicU64,
     pub checkpoint: Mutex<Option<OwnCheckpoint>>,
     /// What keeps the node from doing its whole job, by code.
@@ -115,11 +116,33 @@ impl Shared {
         Arc::clone(&self.membership.read().expect("no holder panics"))
     }
 
+    /// A seat that this node could fill if it held the key for it is a problem.
+    fn tell_of_seat(&self, committee: &Committee, ledger: &Ledger) {
+        let own_key = self.own_key();
+        let key = ledger
+            .operators()
+            .find(|operator| operator.node_key == own_key)
+            .and_then(|operator| committee.member(MemberIndex(operator.member?)))
+            .map(|member| member.key);
+        let missing = key.filter(|key| !self.consensus_keys.holds(key));
+        let text = missing.map(|key| {
+            format!(
+                "this operator's seat signs with the consensus key {}, which no file keys/consensus*.json holds: put it there and start the node again, or name another one on the ledger",
+                Key(key.0).to_hex()
+            )
+        });
+        if let Some(text) = &text {
+            tracing::error!(code = "E_NO_CONSENSUS_KEY", %text, "the seat stays empty");
+        }
+        self.set_problem("E_NO_CONSENSUS_KEY", text);
+    }
+
     /// Makes another committee the present one, whose epoch the ledger is in; returns the one before.
     pub fn enter_epoch(&self, committee: Committee) -> Arc<Membership> {
         let membership = {
             let ledger = self.ledger.read().expect("no holder panics");
-            Membership::new(committee, &ledger, self.consensus_key)
+            self.tell_of_seat(&committee, &ledger);
+            Membership::new(committee, &ledger, &self.consensus_keys)
         };
         let peers = membership.peers(&self.config, &self.own_key());
         let mut present = self.membership.write().expect("no holder panics");

@@ -5,20 +5,22 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    path::Path,
-    sync::{Arc, Mutex, RwLock, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
 use dagger_ledger::{Genesis, Key, Ledger};
 use shadowgraph::{
     ChainId, Committee, Config, Epoch, EpochStart, Member, MemberIndex, Parameters, PublicKey,
-    SigningKey,
 };
 use tokio::sync::broadcast;
 
 use crate::{
     clock::Clock,
     config::NodeConfig,
+    consensus_keys::ConsensusKeys,
     error::NodeError,
     handle::Shared,
     keys::{Key as KeyFile, KeyKind},
@@ -39,7 +41,7 @@ pub(crate) struct Identity {
     pub genesis: Genesis,
     committee: Committee,
     seat: Option<MemberIndex>,
-    pub signer: Option<SigningKey>,
+    pub keys: Arc<ConsensusKeys>,
     pub node_key: ed25519_zebra::SigningKey,
     name: String,
 }
@@ -55,7 +57,7 @@ impl Identity {
         let genesis = Genesis::from_json(&bytes).map_err(|e| invalid(e.to_string()))?;
         let keys = config.data_dir.join("keys");
         let node_key = KeyFile::load(&keys.join("node.json"), KeyKind::Node)?.signing;
-        let consensus = load_optional(&keys.join("consensus.json"), KeyKind::Consensus)?;
+        let consensus = Arc::new(ConsensusKeys::load(&keys)?);
         let members: Vec<Member> = genesis
             .operators
             .iter()
@@ -66,21 +68,7 @@ impl Identity {
             .collect();
         let committee =
             Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
-        let signer = consensus.map(|key| SigningKey::from_bytes(key.signing.to_bytes()));
-        let seat = signer.as_ref().and_then(|s| committee.seat(&s.public()));
-        let own_key: [u8; 32] = node_key.verification_key().into();
-        if let Some(seat) = seat {
-            let operator = &genesis.operators[seat.index()];
-            if operator.node_key.0 != own_key {
-                return Err(NodeError::ConfigInvalid {
-                    path: keys.join("node.json"),
-                    detail: format!(
-                        "the consensus key holds the seat of {}, whose node key in the genesis file is another one; use the keys that belong together",
-                        operator.name
-                    ),
-                });
-            }
-        }
+        let seat = consensus.seat(&committee);
         let name = seat.map_or_else(
             || config.name.clone(),
             |s| genesis.operators[s.index()].name.clone(),
@@ -89,7 +77,7 @@ impl Identity {
             genesis,
             committee,
             seat,
-            signer,
+            keys: consensus,
             node_key,
             name,
         })
@@ -116,8 +104,7 @@ impl Identity {
         ledger: Ledger,
     ) -> Shared {
         let own_key = Key(self.node_key.verification_key().into());
-        let consensus_key = self.signer.as_ref().map(SigningKey::public);
-        let membership = Membership::new(self.committee, &ledger, consensus_key);
+        let membership = Membership::new(self.committee, &ledger, &self.keys);
         let peers = membership.peers(&config, &own_key);
         Shared {
             ledger: RwLock::new(ledger),
@@ -125,9 +112,9 @@ impl Identity {
             membership: RwLock::new(Arc::new(membership)),
             name: self.name,
             node_key: self.node_key,
-            consensus_key,
+            consensus_keys: self.keys,
             started_at_ms: crate::clock::unix_ms(),
-            clock: Clock::new(),
+            clock: Clock::off_by(crate::faults::clock_ms(&config)),
             transactions: Mutex::new(Transactions::default()),
             receipts: Mutex::new(Receipts::default()),
             commits: Mutex::new(VecDeque::new()),
@@ -136,6 +123,7 @@ impl Identity {
             endpoint,
             links: Links::new(peers),
             lease_deadline_boottime_ms: AtomicU64::new(0),
+            wrong_roots: AtomicBool::new(false),
             executed_transactions: AtomicU64::new(0),
             checkpoint: Mutex::new(None),
             problems: Mutex::new(BTreeMap::new()),
@@ -144,13 +132,5 @@ impl Identity {
             ways: tunnel::Ways::default(),
             config,
         }
-    }
-}
-
-fn load_optional(path: &Path, kind: KeyKind) -> Result<Option<KeyFile>, NodeError> {
-    if path.exists() {
-        KeyFile::load(path, kind).map(Some)
-    } else {
-        Ok(None)
     }
 }

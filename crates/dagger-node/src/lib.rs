@@ -7,15 +7,18 @@
 //! `dagger-vmm`; this crate moves bytes between them, in the order that durability asks for.
 
 mod accuse;
+mod alarms;
 pub mod api;
 pub mod attest;
 mod catchup;
 pub mod clock;
 pub mod config;
+mod consensus_keys;
 mod cores;
 pub mod data_dir;
 #[cfg(test)]
 mod data_dir_tests;
+mod doctor;
 pub mod error;
 pub mod executor;
 mod faults;

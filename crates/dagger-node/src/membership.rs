@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use dagger_ledger::{Key, Ledger};
-use shadowgraph::{Committee, MemberIndex, PublicKey};
+use shadowgraph::{Committee, MemberIndex};
 
-use crate::{config::NodeConfig, transport::PeerEntry};
+use crate::{config::NodeConfig, consensus_keys::ConsensusKeys, transport::PeerEntry};
 
 /// Who holds a seat.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +30,8 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
-    /// The membership of `committee`, whose epoch `ledger` is in; `own` is this node's consensus key.
-    pub fn new(committee: Committee, ledger: &Ledger, own: Option<PublicKey>) -> Self {
+    /// The membership of `committee`, whose epoch `ledger` is in; `own` are this node's consensus keys.
+    pub fn new(committee: Committee, ledger: &Ledger, own: &ConsensusKeys) -> Self {
         let holder = |seat: MemberIndex| match ledger.operator_of_member(seat.0) {
             Some(operator) => Holder {
                 name: operator.name.clone(),
@@ -45,7 +45,7 @@ impl Membership {
             },
         };
         let holders = committee.members().map(|(seat, _)| holder(seat)).collect();
-        let seat = own.and_then(|key| committee.seat(&key));
+        let seat = own.seat(&committee);
         Self {
             committee,
             seat,

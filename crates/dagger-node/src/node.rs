@@ -75,7 +75,7 @@ impl Node {
             .map_err(|e| NodeError::Internal(format!("cannot open the image store: {e}")))?;
         let origin = Origin {
             genesis: identity.consensus_config(&config),
-            signer: identity.signer.clone(),
+            keys: Arc::clone(&identity.keys),
         };
         let (replica, queues) = ReplicaHandle::new();
         let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger);
@@ -164,6 +164,7 @@ impl Node {
         if let Some(host) = host {
             node.start_host(host);
         }
+        node.spawn(crate::alarms::watch(Arc::clone(&shared)));
         if let Some(file) = shared.config.faults.clone() {
             node.spawn(crate::faults::run(Arc::clone(&shared), file));
         }

@@ -50,7 +50,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         consensus: consensus(shared, &replica),
         ledger,
         checkpoint: checkpoint(shared),
-        peers: peers(shared),
+        peers: peers(shared, &replica),
         problems,
     }
 }
@@ -123,7 +123,7 @@ fn checkpoint(shared: &Shared) -> Option<CheckpointView> {
     })
 }
 
-fn peers(shared: &Shared) -> Vec<PeerView> {
+fn peers(shared: &Shared, replica: &ReplicaStatus) -> Vec<PeerView> {
     let view = |link: crate::transport::LinkView| PeerView {
         name: link.name,
         node_key: link.key.to_hex(),
@@ -132,6 +132,13 @@ fn peers(shared: &Shared) -> Vec<PeerView> {
             .rtt
             .map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
         address: link.address.map(|a| a.to_string()),
+        round: link
+            .seat
+            .and_then(|seat| Some(replica.highest_rounds.get(seat.index())?.0)),
+        clock_ahead_ms: link
+            .seat
+            .and_then(|seat| *replica.clock_offsets_ms.get(seat.index())?),
+        dropped_frames: link.dropped_frames,
     };
     shared.links.views().into_iter().map(view).collect()
 }

@@ -2,10 +2,10 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use dagger_ledger::Parameters;
-use dagger_node::{node::Node, store};
+use dagger_node::{NodeError, node::Node, store};
 use support::{Network, until};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -234,5 +234,98 @@ async fn low_load_latency() {
         "submit to executed, one at a time, 4 nodes: p50 {} us, p99 {} us",
         took_us[100], took_us[198]
     );
+    network.stop_all().await;
+}
+
+fn inject(network: &Network, i: usize, faults: &str) {
+    fs::write(network.node_dir(i).join("faults.json"), faults).unwrap();
+}
+
+const WRONG_ROOTS: &str = r#"{"wrong_roots":true}"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_state_differs_halts_loudly_and_keeps_the_evidence() {
+    let mut network = Network::new(4, Parameters::default());
+    network.configure(3, |config| config.faults = Some("faults.json".into()));
+    network.start_all().await;
+    network.execute(0, network.account(0, "same")).await;
+    inject(&network, 3, WRONG_ROOTS);
+    let mut n = 0;
+    let error = loop {
+        n += 1;
+        network
+            .execute(n % 3, network.account(0, &format!("on-{n}")))
+            .await;
+        let stopped = network.nodes[3].as_mut().unwrap().stopped();
+        if let Ok(error) = tokio::time::timeout(Duration::from_millis(50), stopped).await {
+            break error;
+        }
+    };
+    let NodeError::Diverged { detail, evidence } = &error else {
+        panic!("it stopped for another reason: {error}");
+    };
+    assert!(detail.contains("state root"), "{detail}");
+    let evidence: serde_json::Value = serde_json::from_slice(&fs::read(evidence).unwrap()).unwrap();
+    assert_ne!(
+        evidence["ours"]["state_root"],
+        evidence["certified"]["state_root"]
+    );
+    assert_eq!(
+        evidence["ours"]["commit_digest"],
+        evidence["certified"]["commit_digest"]
+    );
+    assert!(evidence["certified"]["signers"].as_array().unwrap().len() >= 3);
+    network.stop(3).await;
+    // The others agree, and go on.
+    let last = network.execute(1, network.account(0, "after")).await;
+    network.common_root(last.commit.unwrap().index).await;
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_quorum_for_any_state_stops_the_end_of_the_epoch_and_alarms() {
+    let parameters = Parameters {
+        epoch_transactions: 5,
+        ..Parameters::default()
+    };
+    let mut network = Network::new(4, parameters);
+    for i in [2, 3] {
+        network.configure(i, |config| config.faults = Some("faults.json".into()));
+        inject(&network, i, WRONG_ROOTS);
+    }
+    network.start_all().await;
+    let alarmed = |i: usize| {
+        let problems = network.handle(i).status().problems;
+        problems
+            .iter()
+            .any(|problem| problem.code == "E_NO_AGREEMENT")
+    };
+    let epoch = |i: usize| network.handle(i).status().consensus.epoch;
+    // The ledger has ended the epoch, and consensus has not.
+    let stuck = |i: usize| network.handle(i).read(|l| l.epoch().number) > epoch(i) && alarmed(i);
+    // The faults are looked for only after the start: what is certified before them is so.
+    let end = tokio::time::Instant::now() + support::DEADLINE;
+    for n in 0.. {
+        if (0..4).all(stuck) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < end, "the epoch does not end");
+        let executed = network.execute(n % 4, network.account(n % 4, &format!("a-{n}")));
+        let _ = tokio::time::timeout(Duration::from_millis(300), executed).await;
+    }
+    let stands = epoch(0);
+    assert!((0..4).all(|i| epoch(i) == stands));
+    let certified = |i: usize| {
+        let checkpoint = network.handle(i).status().checkpoint;
+        checkpoint.is_some_and(|checkpoint| checkpoint.certified)
+    };
+    assert!((0..4).all(|i| !certified(i)));
+    let refused = network.execute(0, network.account(0, "never"));
+    assert!(
+        tokio::time::timeout(Duration::from_secs(3), refused)
+            .await
+            .is_err()
+    );
+    assert!((0..4).all(|i| epoch(i) == stands));
     network.stop_all().await;
 }

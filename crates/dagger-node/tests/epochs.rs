@@ -5,8 +5,11 @@ mod support;
 
 use std::time::Duration;
 
-use dagger_ledger::{Action, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote};
+use dagger_ledger::{
+    Action, OperatorKeys, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote,
+};
 use dagger_node::config::Retain;
+use dagger_node::keys::{Key, KeyKind};
 use support::{Network, until};
 
 /// Epochs of this many transactions.
@@ -183,5 +186,49 @@ async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
             .any(|p| p.name == "op-3" && !p.connected)
     );
     assert!(absent.unwrap().round < present.unwrap().round, "{status:?}");
+    network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_consensus_key_takes_the_seat_without_a_restart_and_the_old_one_may_go() {
+    let mut network = Network::new(4, epochs_of(12));
+    network.start_all().await;
+    load(&network, "before", 4, &[0, 1, 2, 3]).await;
+    let keys = network.node_dir(1).join("keys");
+    let key = Key::generate(KeyKind::Consensus);
+    key.save_new(&keys.join("consensus-2.json")).unwrap();
+    let named = dagger_ledger::Key(key.public());
+    let rotate = Action::OperatorKeys(OperatorKeys {
+        consensus_key: Some(named),
+        ..OperatorKeys::default()
+    });
+    let rotated_in = epoch(&network, 0);
+    network.execute(2, network.sign(1, rotate)).await;
+    until("the next epoch", || {
+        (0..4).all(|i| epoch(&network, i) > rotated_in)
+    })
+    .await;
+    // What the seat signs now is of the new key: the old one has none.
+    let through = network.execute(1, network.account(0, "rotated")).await;
+    assert_eq!(through.event.unwrap().event.creator_name, "op-1");
+    assert!(network.handle(1).status().problems.is_empty());
+    network.stop(1).await;
+    std::fs::remove_file(keys.join("consensus.json")).unwrap();
+    network.start(1).await;
+    until("the seat again", || {
+        network.handle(1).status().seat.is_some()
+    })
+    .await;
+    let through = network.execute(1, network.account(0, "without")).await;
+    assert_eq!(through.event.unwrap().event.creator_name, "op-1");
+    // Without the file the seat stays empty, and the node says so.
+    network.stop(1).await;
+    std::fs::rename(keys.join("consensus-2.json"), keys.join("aside.json")).unwrap();
+    network.start(1).await;
+    let says = |code: &str| {
+        let problems = network.handle(1).status().problems;
+        problems.iter().any(|problem| problem.code == code)
+    };
+    until("the node to say so", || says("E_NO_CONSENSUS_KEY")).await;
     network.stop_all().await;
 }

@@ -16,11 +16,12 @@ pub enum Fault {
     Freeze { nodes: Vec<usize>, for_ms: u64 },
     /// Frames between two sides are lost.
     Partition { side: Vec<usize>, for_ms: u64 },
-    /// A node's clock jumps, and back.
+    /// A node's clock jumps, and back: while it runs, or each time while it is down.
     Clock {
         node: usize,
         by_ms: i64,
         for_ms: u64,
+        restart: bool,
     },
     /// A node's disk has no space left for a while.
     DiskFull { node: usize, for_ms: u64 },
@@ -57,6 +58,7 @@ impl Fault {
                     node: one,
                     by_ms,
                     for_ms,
+                    restart: by_ms % 2 == 0,
                 }
             }
             _ => match network.small_disk() {
@@ -109,10 +111,18 @@ impl Fault {
                 node,
                 by_ms,
                 for_ms,
+                restart,
             } => {
-                network.shift_clock(node, by_ms)?;
+                let mut shift = |by_ms| {
+                    if restart {
+                        network.kill(node)?;
+                    }
+                    network.shift_clock(node, by_ms)?;
+                    if restart { network.start(node) } else { Ok(()) }
+                };
+                shift(by_ms)?;
                 wait(for_ms);
-                network.shift_clock(node, 0)
+                shift(0)
             }
             Self::DiskFull { node, for_ms } => {
                 network.fill_disk(node, true)?;
@@ -136,8 +146,10 @@ impl fmt::Display for Fault {
                 node,
                 by_ms,
                 for_ms,
+                restart,
             } => {
-                write!(f, "clock of {node} off by {by_ms} ms for {for_ms} ms")
+                let how = if *restart { ", with restarts" } else { "" };
+                write!(f, "clock of {node} off by {by_ms} ms for {for_ms} ms{how}")
             }
             Self::DiskFull { node, for_ms } => write!(f, "full disk of {node} for {for_ms} ms"),
         }

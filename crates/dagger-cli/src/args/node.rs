@@ -26,6 +26,14 @@ pub enum NodeCommand {
     },
     /// Ask a node how it is
     Status,
+    /// The other nodes that a node knows: reached how, how far, what time they have
+    Peers,
+    /// Have a node look at itself and its host; ends with 1 if something is wrong
+    Doctor {
+        /// Its data directory, to be looked at if the node does not answer
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! What each command does, and which runtime it gets.
 
 mod account;
+mod doctor;
 mod image;
 mod ledger;
 mod machine;
@@ -39,6 +40,12 @@ pub fn run(cli: Cli) -> Done<ExitCode> {
         Command::Node(NodeCommand::Status) => {
             with(&global, async |context| node::status(&context).await)
         }
+        Command::Node(NodeCommand::Peers) => {
+            with(&global, async |context| doctor::peers(&context).await)
+        }
+        Command::Node(NodeCommand::Doctor { data }) => with(&global, async |context| {
+            doctor::run(&context, data.as_deref()).await
+        }),
         Command::Vm(command) => block_on(async {
             let context = Context::new(&global)?;
             vm::run(&context, command).await

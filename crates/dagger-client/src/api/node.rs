@@ -139,4 +139,36 @@ pub struct PeerView {
     /// Address in use, when connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// If it is a member, the highest round of which the asked node holds an event of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round: Option<u64>,
+    /// If it is a member, how far its clock is ahead of the asked node's, as last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
+    /// Frames for it that were dropped because it is too slow, since the asked node started.
+    #[serde(default)]
+    pub dropped_frames: u64,
+}
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Well.
+    Ok,
+    /// The node does its job; somebody should look at it.
+    Warn,
+    /// Wrong: the node does not do its whole job, or soon will not.
+    Fail,
+}
+
+/// One line of a node's look at itself: `GET /v1/checks`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CheckView {
+    /// What was looked at.
+    pub name: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was seen and, unless it is well, what to do.
+    pub text: String,
 }

@@ -77,6 +77,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(reads::status))
+        .routes(routes!(reads::checks))
         .routes(routes!(reads::genesis))
         .routes(routes!(reads::operators))
         .routes(routes!(reads::proposals))

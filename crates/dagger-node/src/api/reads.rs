@@ -6,8 +6,8 @@ use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::IntoResponse;
 use dagger_client::api::{
-    AccountView, ErrorBody, ExplanationView, ImageView, MachineView, NodeStatus, OperatorView,
-    ProposalView, VmView,
+    AccountView, CheckView, ErrorBody, ExplanationView, ImageView, MachineView, NodeStatus,
+    OperatorView, ProposalView, VmView,
 };
 use dagger_ledger::{Code, Ledger, Parameters, VmRecord};
 use serde::Deserialize;
@@ -19,6 +19,19 @@ type Answer<T> = Result<Json<T>, ApiError>;
 #[utoipa::path(get, path = "/v1/status", tag = "node", responses((status = 200, body = NodeStatus)))]
 pub(super) async fn status(State(api): State<Api>) -> Json<NodeStatus> {
     Json(api.node.status())
+}
+
+/// The node's look at itself and its surroundings: what is well, what is not, what to do.
+#[utoipa::path(get, path = "/v1/checks", tag = "node", responses((status = 200, body = Vec<CheckView>)))]
+pub(super) async fn checks(State(api): State<Api>) -> Answer<Vec<CheckView>> {
+    let examined = tokio::task::spawn_blocking(move || crate::doctor::examine(&api.node)).await;
+    let failed = |_| {
+        ApiError::coded(
+            "E_INTERNAL",
+            "The node's look at itself did not end well; see its log.",
+        )
+    };
+    examined.map(Json).map_err(failed)
 }
 
 /// The node's metrics in the Prometheus text format. Not part of the OpenAPI document.

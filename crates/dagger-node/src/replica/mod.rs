@@ -13,7 +13,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use shadowgraph::{Input, ReplicaStatus};
+use shadowgraph::{Input, ReplicaStatus, SigningKey};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use ingest::{CheckedCache, Ingest};
@@ -64,6 +64,8 @@ impl Batch {
 pub(crate) enum Control {
     /// The executor's answer to a checkpoint, or its wish for a commit.
     Input(Input),
+    /// One more key to sign with, from the next epoch in which it has a seat.
+    HoldKey(Box<SigningKey>),
     /// Finish what is in hand and end.
     Stop,
 }

@@ -1,9 +1,12 @@
 //! A start: the logs on disk, epoch after epoch, fed to a replica, and what follows from them to the executor.
 
-use shadowgraph::{Config, Epoch, EpochEnd, Output, Recovery, Replica, SigningKey, VerifiedEvent};
+use std::sync::Arc;
+
+use shadowgraph::{Config, Epoch, EpochEnd, Output, Recovery, Replica, VerifiedEvent};
 
 use super::turn::halted;
 use crate::{
+    consensus_keys::ConsensusKeys,
     error::NodeError,
     executor::{Executed, Executor},
     handle::Shared,
@@ -14,8 +17,8 @@ use crate::{
 pub(crate) struct Origin {
     /// The configuration of the first epoch.
     pub genesis: Config,
-    /// The key that this node signs with where it has a seat.
-    pub signer: Option<SigningKey>,
+    /// What this node signs with where it has a seat.
+    pub keys: Arc<ConsensusKeys>,
 }
 
 /// A replica at the end of its logs.
@@ -35,18 +38,15 @@ impl Origin {
             config.start = end.start();
             config.committee = end.next.clone();
         }
-        let key = self.signer.as_ref().map(SigningKey::public);
-        config.me = key.and_then(|key| config.committee.seat(&key));
-        match (config.me, self.signer.clone()) {
-            (Some(_), signer) => Recovery::new(config, signer, now_ms),
-            (None, signer) => {
-                let mut recovery = Recovery::new(config, None, now_ms);
-                if let Some(key) = signer {
-                    recovery.hold_key(key);
-                }
-                recovery
-            }
+        config.me = self.keys.seat(&config.committee);
+        let (signer, others): (Vec<_>, Vec<_>) = self.keys.all().into_iter().partition(|key| {
+            config.me.is_some() && config.committee.seat(&key.public()) == config.me
+        });
+        let mut recovery = Recovery::new(config, signer.into_iter().next(), now_ms);
+        for key in others {
+            recovery.hold_key(key);
         }
+        recovery
     }
 }
 

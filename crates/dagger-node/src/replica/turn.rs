@@ -111,6 +111,7 @@ impl ReplicaThread {
             match (control.take(), input.take()) {
                 (Some(Control::Stop), _) => return Turn::Stop,
                 (Some(Control::Input(input)), _) => self.handle(input),
+                (Some(Control::HoldKey(key)), _) => self.replica.hold_key(*key),
                 (None, Some(input)) => self.take(input),
                 (None, None) => break,
             }

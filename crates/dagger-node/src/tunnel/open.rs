@@ -90,6 +90,11 @@ impl Ways {
         let _ = self.host.set(host);
     }
 
+    /// This node's hypervisor driver, if it is a machine.
+    pub fn host(&self) -> Option<&Host> {
+        self.host.get()
+    }
+
     /// A connection to a machine's node, a kept one if it still stands.
     async fn connection(&self, endpoint: &Endpoint, addr: EndpointAddr) -> Option<Connection> {
         let id = addr.id;
