@@ -146,7 +146,6 @@ pub struct PeerView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_ahead_ms: Option<i64>,
     /// Frames for it that were dropped because it is too slow, since the asked node started.
-    #[serde(default)]
     pub dropped_frames: u64,
 }
 
