@@ -69,6 +69,11 @@ const NEEDS: &[Need] = &[
         why: "makes the root file system",
     },
     Need {
+        program: "debugfs",
+        package: "e2fsprogs",
+        why: "gives its files their dates",
+    },
+    Need {
         program: "sfdisk",
         package: "fdisk",
         why: "partitions the disk",
@@ -144,6 +149,7 @@ fn build(out: &Path, args: &SetupArgs) -> anyhow::Result<()> {
         let root = work.path().join("root");
         File::create(&raw)?.set_len(disk::BYTES)?;
         fill(&archive, &root, &raw, is_root)?;
+        disk::date_root(&raw, EPOCH)?;
         disk::make_bootable(&raw, &BootParts::of(&root)?)
     })?;
     shell::step("Compress it", || {
@@ -188,7 +194,7 @@ fn install(archive: &Path) -> anyhow::Result<()> {
 /// Unpacks the archive into `root` and makes a file system of it on the disk.
 fn fill(archive: &Path, root: &Path, raw: &Path, is_root: bool) -> anyhow::Result<()> {
     const SCRIPT: &str = "set -e; archive=$1; root=$2; shift 2; mkdir \"$root\"; \
-        tar --extract --numeric-owner --xattrs --xattrs-include='*' --file \"$archive\" --directory \"$root\"; \"$@\"";
+        tar --extract --numeric-owner --file \"$archive\" --directory \"$root\"; \"$@\"";
     // `fakeroot` remembers who owns what only as long as it runs: one run for both steps.
     let mut command = if is_root {
         Command::new("sh")

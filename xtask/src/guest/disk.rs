@@ -46,6 +46,39 @@ pub fn root_arguments(root: &Path, raw: &Path) -> Vec<OsString> {
     arguments
 }
 
+/// Sets the dates of a file's change, last reading and making, which mke2fs takes from the directory it copied, for every
+/// file of the root file system: else no two builds would be the same.
+pub fn date_root(raw: &Path, epoch: &str) -> anyhow::Result<()> {
+    let debugfs = shell::find_program("debugfs").context("debugfs is not installed")?;
+    let mut target = raw.as_os_str().to_owned();
+    target.push(format!("?offset={ROOT_START}"));
+    let stats =
+        shell::output(Command::new(&debugfs).args(["-R".as_ref(), "stats -h".as_ref(), &*target]))?;
+    let used = used_inodes(&stats).context("debugfs does not know the new file system")?;
+    let mut orders = tempfile::NamedTempFile::new()?;
+    let mut text = std::io::BufWriter::new(&mut orders);
+    // The root directory, the journal, and all that is not reserved; inodes are given out in order.
+    for inode in [2, 8].into_iter().chain(11..=used) {
+        for field in ["ctime", "atime", "crtime"] {
+            writeln!(text, "set_inode_field <{inode}> {field} @{epoch}")?;
+        }
+    }
+    text.flush()?;
+    drop(text);
+    let mut command = Command::new(debugfs);
+    command.args(["-w", "-f"]).arg(orders.path()).arg(&target);
+    shell::output(&mut command).map(drop)
+}
+
+/// How many inodes are in use, from what `debugfs` says of a file system.
+fn used_inodes(stats: &str) -> Option<u64> {
+    let field = |name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().parse::<u64>().ok()
+    };
+    field("Inode count:")?.checked_sub(field("Free inodes:")?)
+}
+
 /// GRUB, as `debian/customize` left it in the new system.
 pub struct BootParts {
     /// The disk's first sector: loads the first of `bios`.

@@ -39,3 +39,11 @@ fn the_table_is_in_sectors_and_gives_the_root_the_rest() {
     assert!(table().contains("disk1 : start=32768, size=4159488, "));
     assert!(table().contains("disk15 : start=4096, size=28672, "));
 }
+
+#[test]
+fn inodes_in_use_are_read_from_debugfs() {
+    let stats =
+        "Inode count:              129984\nBlock count: 519936\nFree inodes:              110121\n";
+    assert_eq!(used_inodes(stats), Some(19_863));
+    assert_eq!(used_inodes("Inode count: 1\n"), None);
+}
