@@ -67,6 +67,8 @@ pub fn date_root(raw: &Path, epoch: &str) -> anyhow::Result<()> {
     drop(text);
     let mut command = Command::new(debugfs);
     command.args(["-w", "-f"]).arg(orders.path()).arg(&target);
+    // The file system's own date of its last change.
+    command.env("E2FSPROGS_FAKE_TIME", epoch);
     shell::output(&mut command).map(drop)
 }
 

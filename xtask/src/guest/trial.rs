@@ -71,8 +71,15 @@ impl Trial {
             }
             Ok(())
         })?;
-        shell::step("Stop by the power button", || {
+        shell::step("Reboot, with a file and GRUB's menu made anew", || {
             self.prints("a file", "root", "echo kept > /etc/kept; sync", "")?;
+            let menu = "update-grub 2> /dev/null && grep -c ^menuentry /boot/grub/grub.cfg";
+            self.prints("GRUB's menu", "root", menu, "1")?;
+            self.dagger(&["vm", "reboot", VM, "--wait", "--timeout", BOOT])?;
+            let starts = "last -x | grep -c '^reboot '";
+            self.prints("the starts of the guest", "root", starts, "2")
+        })?;
+        shell::step("Stop by the power button", || {
             self.dagger(&["vm", "stop", VM, "--wait", "--timeout", BOOT])?;
             let console = self.console()?;
             ensure!(
