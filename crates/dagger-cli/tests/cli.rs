@@ -180,7 +180,7 @@ fn a_private_ssh_key_never_leaves() {
         made["public_key"]
     );
     let image = format!(
-        r#"{{"id":0,"name":"demo/micro","digest":"{}","arch":"x86_64","boot":"direct","size_bytes":1,"retired":false,"manifest":{{}}}}"#,
+        r#"{{"id":0,"name":"demo/micro","digest":"{}","arch":"x86_64","boot":"direct","size_bytes":1,"retired":false,"private":false,"shared_with":[],"replicas":[],"manifest":{{}}}}"#,
         "ab".repeat(32)
     );
     let node = FakeNode::start(&[

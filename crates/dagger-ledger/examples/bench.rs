@@ -221,6 +221,7 @@ impl Bench {
         let publish = ImagePublish {
             image: "micro".into(),
             manifest: manifest(),
+            private: false,
         };
         let publish = self.body(self.keys.accounts[0], Action::ImagePublish(publish));
         let hears: Vec<MachineId> = self.ledger.machines().map(|m| m.id).collect();

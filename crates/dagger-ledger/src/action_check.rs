@@ -1,8 +1,8 @@
 //! The forms and bounds of an action's values, as far as they need no ledger.
 
 use crate::action::{
-    Action, KeyDelegate, Labels, NO_OVERCOMMIT, OperatorKeys, Placement, ProposedChange, Report,
-    VmCreate,
+    Action, ImageShare, KeyDelegate, Labels, NO_OVERCOMMIT, OperatorKeys, Placement,
+    ProposedChange, Report, VmCreate,
 };
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
@@ -21,6 +21,8 @@ pub const LABELS_MAX: usize = 32;
 pub const SSH_KEYS_MAX: usize = 16;
 /// Most names in one list of a placement.
 pub const PLACEMENT_NAMES_MAX: usize = 64;
+/// Most accounts that an image is shared with.
+pub const SHARES_MAX: usize = 256;
 /// Largest sealed user-data: 1 MiB.
 pub const USER_DATA_BYTES_MAX: u64 = 1 << 20;
 /// Most machines that one attestation names.
@@ -117,6 +119,7 @@ impl Action {
                 check_label(&a.image).map_err(at("image"))?;
                 a.manifest.check().map_err(at("manifest"))
             }
+            Action::ImageShare(a) => image_share(a),
             Action::ImageRetire(a) => check_label(&a.image).map_err(at("image")),
             Action::VmCreate(a) => vm_create(a),
             Action::VmDelete(a) | Action::VmStop(a) | Action::VmStart(a) | Action::VmReboot(a) => {
@@ -149,6 +152,22 @@ impl Action {
             }
         }
     }
+}
+
+fn image_share(share: &ImageShare) -> Checked {
+    check_label(&share.image).map_err(at("image"))?;
+    for (names, field) in [(&share.with, "with"), (&share.without, "without")] {
+        if names.len() > SHARES_MAX {
+            return Err((Code::TooMany, field));
+        }
+        for name in names {
+            check_label(name).map_err(at(field))?;
+        }
+    }
+    if share.with.is_empty() && share.without.is_empty() {
+        return Err((Code::MissingField, "with"));
+    }
+    Ok(())
 }
 
 fn vm_create(create: &VmCreate) -> Checked {
@@ -253,8 +272,9 @@ fn operator_keys(keys: &OperatorKeys) -> Checked {
 }
 
 /// What a delegated key may be allowed: what an account does with images and VMs.
-pub const DELEGABLE: [&str; 11] = [
+pub const DELEGABLE: [&str; 12] = [
     "image_publish",
+    "image_share",
     "image_retire",
     "vm_create",
     "vm_delete",

@@ -69,6 +69,7 @@ codes! {
     ImageRetired = 35, "image_retired", "The image was retired; choose another one.";
     ImageNotReady = 36, "image_not_ready", "Too few operators hold a verified copy of the image yet; try again shortly.";
     ImageDigestMismatch = 37, "image_digest_mismatch", "The image's digest is not the one that was signed; look at the image again and decide anew.";
+    ImagePrivate = 38, "image_private", "The image is private; ask the account that published it to share it with yours.";
     NoMachineFits = 40, "no_machine_fits", "No machine meets the request; `dagger vm explain` shows why for each one.";
     MachineNotEmpty = 41, "machine_not_empty", "VMs still hold space on that machine; drain it or delete them first.";
     MachineRemoved = 42, "machine_removed", "The machine was removed; register it again.";

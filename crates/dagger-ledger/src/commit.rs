@@ -134,6 +134,11 @@ pub enum Change {
         /// The image.
         image: ImageId,
     },
+    /// An image was shared with other accounts, or no longer is.
+    ImageShared {
+        /// The image.
+        image: ImageId,
+    },
     /// An image was retired.
     ImageRetired {
         /// The image.

@@ -80,6 +80,7 @@ impl Match {
         let publish = ImagePublish {
             image: "micro".into(),
             manifest: manifest(),
+            private: false,
         };
         batch.push(cloud.sign(&account_key(), Action::ImagePublish(publish)));
         cloud.commit(0, &batch);

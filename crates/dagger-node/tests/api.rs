@@ -178,6 +178,7 @@ impl World {
         let action = Action::ImagePublish(ImagePublish {
             image: "micro".into(),
             manifest,
+            private: false,
         });
         assert_eq!(self.execute(&self.customer, action).await, "ok");
         digest

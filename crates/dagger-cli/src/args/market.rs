@@ -16,6 +16,17 @@ pub enum ImageCommand {
         /// The image: NAME of yours, or ACCOUNT/NAME
         image: String,
     },
+    /// Let other accounts make VMs from a private image of yours
+    Share {
+        /// The image: NAME of yours
+        image: String,
+        /// Names of the accounts
+        #[arg(required = true, value_name = "ACCOUNT")]
+        accounts: Vec<String>,
+        /// No longer
+        #[arg(long)]
+        revoke: bool,
+    },
     /// Let no new VM be made from an image
     Retire {
         /// The image: NAME of yours
@@ -86,6 +97,9 @@ pub struct ImageAddArgs {
     /// Processor architecture
     #[arg(long, value_enum, default_value_t = Arch::X86_64)]
     pub arch: Arch,
+    /// Let only this account, and those it shares the image with, make VMs from it
+    #[arg(long)]
+    pub private: bool,
     /// Upload to so many of the nodes named; with one copy, the image is lost with its node
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     pub copies: u16,

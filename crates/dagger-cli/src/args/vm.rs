@@ -31,7 +31,7 @@ pub enum VmCommand {
     Start(ChangeArgs),
     /// Restart a running VM
     Reboot(ChangeArgs),
-    /// Claim that a VM cannot be reached although it is reported running: rivals of its host probe it
+    /// Claim that a VM that is reported running cannot be reached: rivals probe it
     Dispute {
         /// The VM: NAME
         vm: String,

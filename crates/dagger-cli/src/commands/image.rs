@@ -8,7 +8,7 @@ use dagger_client::http::Client;
 use dagger_client::keys::KeyKind;
 use dagger_ledger::{
     Action, Blob, Boot, Digest, DirectBoot, DiskBoot, DiskFormat, Firmware, ImageManifest,
-    ImageName, ImagePublish,
+    ImageName, ImagePublish, ImageShare,
 };
 use futures_util::TryStreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,6 +23,11 @@ pub async fn run(context: &Context, command: ImageCommand) -> Done {
         ImageCommand::Add(args) => add(context, args).await,
         ImageCommand::List => list(context).await,
         ImageCommand::Show { image } => show(context, &image).await,
+        ImageCommand::Share {
+            image,
+            accounts,
+            revoke,
+        } => share(context, image, accounts, revoke).await,
         ImageCommand::Retire { image } => retire(context, image).await,
     }
 }
@@ -60,6 +65,32 @@ async fn show(context: &Context, image: &str) -> Done {
     output::json(&connection.client.image(&account, &name).await?)
 }
 
+async fn share(context: &Context, image: String, accounts: Vec<String>, revoke: bool) -> Done {
+    let key = context.key(KeyKind::Account)?;
+    let connection = context.connect().await?;
+    let named = accounts.join(", ");
+    let (said, with, without) = if revoke {
+        let said = format!("image {image} is no longer shared with {named}; VMs made from it stay");
+        (said, Vec::new(), accounts)
+    } else {
+        (
+            format!("image {image} is shared with {named}"),
+            accounts,
+            Vec::new(),
+        )
+    };
+    let action = Action::ImageShare(ImageShare {
+        image,
+        with,
+        without,
+    });
+    let status = context.execute(&connection, &key, action).await?;
+    match context.json() {
+        true => output::json(&status),
+        false => output::line(&said),
+    }
+}
+
 async fn retire(context: &Context, image: String) -> Done {
     let key = context.key(KeyKind::Account)?;
     let connection = context.connect().await?;
@@ -92,6 +123,7 @@ async fn add(context: &Context, args: ImageAddArgs) -> Done {
     let action = Action::ImagePublish(ImagePublish {
         image: args.name.clone(),
         manifest,
+        private: args.private,
     });
     context.execute(&connection, &key, action).await?;
     if context.json() {

@@ -133,6 +133,12 @@ pub struct ImageView {
     pub size_bytes: u64,
     /// Whether no new VM may be made from it.
     pub retired: bool,
+    /// Whether only its account, and those it is shared with, may make VMs from it.
+    pub private: bool,
+    /// Accounts that may although it is private.
+    pub shared_with: Vec<String>,
+    /// Operators that attest to a verified copy.
+    pub replicas: Vec<String>,
     /// The manifest as published.
     #[schema(value_type = Object)]
     pub manifest: serde_json::Value,

@@ -61,6 +61,8 @@ pub enum Action {
     ImageAttest(ImageAttest),
     /// Account: publishes an image under its name.
     ImagePublish(ImagePublish),
+    /// Account: which other accounts may make VMs from a private image.
+    ImageShare(ImageShare),
     /// Account: no new VMs from the image.
     ImageRetire(ImageName),
     /// Account: a new VM.
@@ -113,6 +115,7 @@ impl Action {
             Action::KeyRevoke(_) => "key_revoke",
             Action::ImageAttest(_) => "image_attest",
             Action::ImagePublish(_) => "image_publish",
+            Action::ImageShare(_) => "image_share",
             Action::ImageRetire(_) => "image_retire",
             Action::VmCreate(_) => "vm_create",
             Action::VmDelete(_) => "vm_delete",
@@ -283,6 +286,25 @@ pub struct ImagePublish {
     pub image: String,
     /// What it is made of.
     pub manifest: ImageManifest,
+    /// Only this account, and those it shares the image with, may make VMs from it. Its name and digests stand on the ledger all the same,
+    /// and machines hand its blobs to whoever names their digests.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub private: bool,
+}
+
+/// See [`Action::ImageShare`].
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageShare {
+    /// Name within the account.
+    pub image: String,
+    /// Accounts that may use it from now on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub with: Vec<String>,
+    /// Accounts that may no longer; VMs they made stay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
 }
 
 /// An image of the signing account, by name.

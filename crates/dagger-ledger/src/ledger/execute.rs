@@ -206,6 +206,7 @@ impl Ledger {
             }
             Action::MachineRemove(a) => self.machine_remove(principal.operator()?, &a.machine),
             Action::ImagePublish(a) => self.image_publish(principal.account()?, a),
+            Action::ImageShare(a) => self.image_share(principal.account()?, a),
             Action::ImageRetire(a) => self.image_retire(principal.account()?, &a.image),
             Action::VmCreate(a) => self.vm_create(principal.account()?, a),
             Action::VmDelete(a) => self.vm_delete(principal.account()?, &a.vm),

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::action::{AccountCreate, ImageAttest, ImagePublish, MachineAdd, MachineUpdate};
+use crate::action::{
+    AccountCreate, ImageAttest, ImagePublish, ImageShare, MachineAdd, MachineUpdate,
+};
+use crate::action_check::SHARES_MAX;
 use crate::code::Code;
 use crate::commit::{Change, Subject};
 use crate::ids::{AccountId, ImageId, MachineId, OperatorId};
@@ -232,6 +235,8 @@ impl Ledger {
             name: name.clone(),
             digest: publish.manifest.digest(),
             manifest: publish.manifest.clone(),
+            private: publish.private,
+            shared_with: Vec::new(),
             retired: false,
             replicas: Vec::new(),
             created_ms: self.clock.time_ms,
@@ -259,6 +264,32 @@ impl Ledger {
                 operator,
             });
         }
+        Ok(Some(Subject::Image(id)))
+    }
+
+    pub(super) fn image_share(&mut self, account: AccountId, share: &ImageShare) -> Done {
+        let name = format!("{}/{}", self.accounts[account.index()].name, share.image);
+        let image = self.image_by_name(&name).ok_or(Code::UnknownImage)?;
+        let id = image.id;
+        let mut shared: BTreeSet<AccountId> = image.shared_with.iter().copied().collect();
+        let named = |name: &String| {
+            let account = self.account_by_name(name);
+            account
+                .map(|account| account.id)
+                .ok_or(Code::UnknownAccount)
+        };
+        for name in &share.with {
+            shared.insert(named(name)?);
+        }
+        for name in &share.without {
+            shared.remove(&named(name)?);
+        }
+        if shared.len() > SHARES_MAX {
+            return Err(Code::TooMany.into());
+        }
+        self.images[id.index()].shared_with = shared.into_iter().collect();
+        self.dirty.images.insert(id);
+        self.changes.push(Change::ImageShared { image: id });
         Ok(Some(Subject::Image(id)))
     }
 

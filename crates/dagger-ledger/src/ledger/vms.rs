@@ -24,6 +24,9 @@ impl Ledger {
         if image.digest != create.image_digest {
             return Err(Code::ImageDigestMismatch);
         }
+        if !image.is_for(account) {
+            return Err(Code::ImagePrivate);
+        }
         if image.retired {
             return Err(Code::ImageRetired);
         }

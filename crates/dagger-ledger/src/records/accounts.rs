@@ -153,6 +153,13 @@ mod decimal {
     }
 }
 
+impl ImageRecord {
+    /// Whether an account may make VMs from it, retirement apart.
+    pub fn is_for(&self, account: AccountId) -> bool {
+        !self.private || self.account == account || self.shared_with.binary_search(&account).is_ok()
+    }
+}
+
 /// An image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct ImageRecord {
@@ -166,6 +173,10 @@ pub struct ImageRecord {
     pub digest: Digest,
     /// What it is made of.
     pub manifest: ImageManifest,
+    /// Only its account and those in `shared_with` may make VMs from it.
+    pub private: bool,
+    /// Accounts that may use it although it is private, by id.
+    pub shared_with: Vec<AccountId>,
     /// No new VMs from it.
     pub retired: bool,
     /// Operators that hold a verified copy.

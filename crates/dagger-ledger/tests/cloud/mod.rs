@@ -135,6 +135,7 @@ impl Cloud {
         let publish = ImagePublish {
             image: "micro".into(),
             manifest: manifest(),
+            private: false,
         };
         let publish = cloud.sign(&account_key(), Action::ImagePublish(publish));
         cloud.ok(vec![publish]);

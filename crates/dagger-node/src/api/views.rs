@@ -150,6 +150,17 @@ pub(super) fn image(ledger: &Ledger, image: &ledger::ImageRecord) -> ImageView {
             .map(|blob| blob.size_bytes)
             .sum(),
         retired: image.retired,
+        private: image.private,
+        shared_with: image
+            .shared_with
+            .iter()
+            .filter_map(|id| Some(ledger.account(*id)?.name.clone()))
+            .collect(),
+        replicas: image
+            .replicas
+            .iter()
+            .map(|id| operator_name(ledger, *id))
+            .collect(),
         manifest: serde_json::to_value(&image.manifest).expect("a manifest is plain JSON"),
     }
 }
@@ -477,6 +488,9 @@ fn change_text(ledger: &Ledger, change: &Change) -> String {
         }
         Change::ImagePublished { image } => {
             format!("image {} published", image_name(ledger, *image))
+        }
+        Change::ImageShared { image } => {
+            format!("image {} is shared otherwise", image_name(ledger, *image))
         }
         Change::ImageRetired { image } => format!("image {} retired", image_name(ledger, *image)),
         Change::ImageReplica { image, operator } => format!(
