@@ -6,7 +6,7 @@ use cloud::{Cloud, key, manifest, operator_key, public, vm};
 use dagger_ledger::*;
 
 /// A cloud with a private image of `acme`, and a second account `blue` with its key.
-fn with_private_image() -> (Cloud, ed25519_consensus::SigningKey) {
+fn with_private_image() -> (Cloud, ed25519_zebra::SigningKey) {
     let mut cloud = Cloud::new(4);
     let blue = key(5, 7);
     let create = AccountCreate {
