@@ -274,3 +274,74 @@ fn whoever_forgot_a_new_epoch_does_not_sign_in_it_again() {
         assert_eq!(twins, 0, "seed {seed}");
     }
 }
+
+/// What a replica that is at rest says to one message.
+fn answers(cluster: &mut Cluster, node: usize, message: Message) -> Vec<Output> {
+    let now_ms = cluster.now_ms;
+    let replica = cluster.nodes[node].replica.as_mut().expect("it runs");
+    let from = Peer::Member(MemberIndex(1));
+    replica.handle(now_ms, Input::Message { from, message });
+    std::iter::from_fn(|| replica.poll_output()).collect()
+}
+
+#[test]
+fn an_end_that_too_few_signed_ends_nothing() {
+    let mut cluster = network(4, 4, 5);
+    cluster.run_for(300);
+    let next = cluster.committee_of(1, &[1, 2]);
+    let checkpoint = Checkpoint {
+        epoch: Epoch(0),
+        commit: CommitIndex(3),
+        commit_digest: Digest([1; 32]),
+        outcomes_root: Digest([2; 32]),
+        state_root: Digest([3; 32]),
+        time_ms: 5,
+        next_committee: Some(next.digest()),
+    };
+    let signed = |seat: u16| {
+        let vote = checkpoint.sign(&CHAIN, &cluster.keys[usize::from(seat)]);
+        (MemberIndex(seat), vote.signature)
+    };
+    let certificate = CheckpointCertificate {
+        checkpoint,
+        signatures: [1, 2].map(signed).to_vec(),
+    };
+    let end = Message::EpochEnd(Box::new(EpochEnd { certificate, next }));
+    let said = answers(&mut cluster, 0, end);
+    let blames = |output: &Output| matches!(output, Output::PeerFault { .. });
+    assert!(said.iter().any(blames), "{said:?}");
+    assert_eq!(cluster.nodes[0].status().epoch_end, None);
+}
+
+#[test]
+fn an_end_that_is_shown_again_is_nobodys_fault() {
+    let mut cluster = network(4, 4, 6);
+    cluster.plan.insert(0, (5, vec![0, 1, 2, 3]));
+    load(&mut cluster, &[0, 1, 2, 3], "t", 60);
+    cluster.run_until("the epoch is over", |cluster| {
+        cluster.all_in(&[0, 1, 2, 3], 1)
+    });
+    let end = Message::EpochEnd(Box::new(cluster.nodes[1].ends[0].clone()));
+    let said = answers(&mut cluster, 0, end);
+    let blames = |output: &Output| matches!(output, Output::PeerFault { .. });
+    assert!(!said.iter().any(blames), "{said:?}");
+}
+
+#[test]
+fn a_word_of_a_later_epoch_is_answered_by_a_question() {
+    let mut cluster = network(4, 4, 7);
+    cluster.run_for(300);
+    let wake = Wake {
+        epoch: Epoch(1),
+        round: Round(9),
+    };
+    let said = answers(&mut cluster, 0, Message::Wake(wake));
+    let asks = |output: &Output| match output {
+        Output::Send {
+            message: Message::Frontier(frontier),
+            ..
+        } => matches!(frontier.exchange, Exchange::Ask(_)),
+        _ => false,
+    };
+    assert!(said.iter().any(asks), "{said:?}");
+}

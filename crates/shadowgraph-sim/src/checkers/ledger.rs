@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, CheckpointCertificate, Commit, Committee, Digest, Epoch, EpochEnd, EventRef,
-    MemberIndex,
+    ChainId, Checkpoint, CheckpointCertificate, Commit, Committee, Digest, Epoch, EpochEnd,
+    EventRef, MemberIndex, Signature,
 };
 
 use crate::epochs::Epochs;
@@ -40,6 +40,8 @@ pub struct LedgerChecker {
     /// The last commit of each ended epoch, by the plan and the commits alone.
     pub ends: Vec<u64>,
     roots: BTreeMap<u64, Executed>,
+    /// Signatures of certificates that verified. Every node shows its own certificate, of much the same signatures.
+    signed: HashSet<(Checkpoint, MemberIndex, Signature)>,
     /// The highest certified commit.
     pub certified: u64,
 }
@@ -70,6 +72,7 @@ impl LedgerChecker {
             slots: BTreeSet::new(),
             ends: Vec::new(),
             roots: BTreeMap::new(),
+            signed: HashSet::new(),
             certified: 0,
         }
     }
@@ -268,12 +271,28 @@ impl LedgerChecker {
     /// A node holds a certificate: it verifies, its signers are a quorum counted here, and its roots are the true ones.
     pub fn certified(&mut self, node: usize, certificate: &CheckpointCertificate) -> Finding {
         let index = certificate.checkpoint.commit.0;
-        let committee = self.committee(certificate.checkpoint.epoch)?;
-        let verdict = certificate.verify(&self.chain_id, committee);
+        let committee = self.committee(certificate.checkpoint.epoch)?.clone();
+        let signatures = certificate.signatures.iter();
+        let named: Vec<_> = signatures
+            .map(|(member, signature)| (certificate.checkpoint, *member, *signature))
+            .collect();
+        if !named
+            .iter()
+            .all(|signature| self.signed.contains(signature))
+        {
+            let verdict = certificate.verify(&self.chain_id, &committee);
+            ensure!(
+                "certificate",
+                verdict.is_ok(),
+                "n{node}: certificate {index} does not verify: {verdict:?}"
+            );
+            self.signed.extend(named);
+        }
+        let ascending = |pair: &[(MemberIndex, Signature)]| pair[0].0 < pair[1].0;
         ensure!(
             "certificate",
-            verdict.is_ok(),
-            "n{node}: certificate {index} does not verify: {verdict:?}"
+            certificate.signatures.windows(2).all(ascending),
+            "n{node}: the signatures of certificate {index} are not in order of seat"
         );
         let signers: BTreeSet<MemberIndex> = certificate
             .signatures

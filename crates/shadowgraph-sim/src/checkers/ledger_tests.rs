@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, Commit, Committee, Config, Digest, Epoch, EpochStart, Input, Member, MemberIndex,
-    Output, Parameters, Replica,
+    ChainId, Checkpoint, CheckpointCertificate, Commit, Committee, Config, Digest, Epoch,
+    EpochStart, Input, Member, MemberIndex, Output, Parameters, Replica,
 };
 
 use super::ledger::LedgerChecker;
 use crate::epochs::{Epochs, member_key};
 use crate::plan::Plan;
+use crate::toy_ledger::ToyLedger;
 use crate::world::START_MS;
 
 const CHAIN: ChainId = ChainId([3; 32]);
@@ -111,4 +112,59 @@ fn an_event_in_two_commits_is_noticed() {
         .committed(0, &commits[2], 0)
         .map_err(|(check, _)| check);
     assert_eq!(found, Err("double commit"));
+}
+
+#[test]
+fn a_forged_certificate_is_noticed_after_a_good_one() {
+    let commits = commits();
+    let mut checker = LedgerChecker::new(CHAIN, epochs(), 50, 2);
+    let mut ledger = ToyLedger::new(epochs());
+    let commit = &commits[0];
+    checker.committed(0, commit, 0).expect("the first commit");
+    let executed = ledger.execute(commit).expect("nothing is void");
+    checker.executed(0, &executed).expect("the first to say so");
+    let checkpoint = Checkpoint {
+        epoch: Epoch(0),
+        commit: commit.index,
+        commit_digest: commit.digest,
+        outcomes_root: executed.outcomes_root,
+        state_root: executed.state_root,
+        time_ms: commit.time_ms,
+        next_committee: None,
+    };
+    let signature = checkpoint.sign(&CHAIN, &member_key(0)).signature;
+    let certificate = |checkpoint, signature| CheckpointCertificate {
+        checkpoint,
+        signatures: vec![(MemberIndex(0), signature)],
+    };
+    for node in 0..2 {
+        let good = certificate(checkpoint, signature);
+        assert_eq!(checker.certified(node, &good), Ok(()));
+    }
+    let mut forged = signature;
+    forged.0[0] ^= 1;
+    assert!(
+        checker
+            .certified(1, &certificate(checkpoint, forged))
+            .is_err()
+    );
+    let other = Checkpoint {
+        state_root: Digest([1; 32]),
+        ..checkpoint
+    };
+    assert!(
+        checker
+            .certified(1, &certificate(other, signature))
+            .is_err()
+    );
+    let nobody = CheckpointCertificate {
+        checkpoint,
+        signatures: Vec::new(),
+    };
+    assert!(checker.certified(1, &nobody).is_err());
+    let twice = CheckpointCertificate {
+        checkpoint,
+        signatures: vec![(MemberIndex(0), signature); 2],
+    };
+    assert!(checker.certified(1, &twice).is_err());
 }
