@@ -294,6 +294,9 @@ async fn no_quorum_for_any_state_stops_the_end_of_the_epoch_and_alarms() {
         inject(&network, i, WRONG_ROOTS);
     }
     network.start_all().await;
+    // Each looks for its faults ten times a second. Had one found its own and the other not at the first checkpoint, the
+    // one would be alone with its state, and halt.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let alarmed = |i: usize| {
         let problems = network.handle(i).status().problems;
         problems
@@ -303,7 +306,6 @@ async fn no_quorum_for_any_state_stops_the_end_of_the_epoch_and_alarms() {
     let epoch = |i: usize| network.handle(i).status().consensus.epoch;
     // The ledger has ended the epoch, and consensus has not.
     let stuck = |i: usize| network.handle(i).read(|l| l.epoch().number) > epoch(i) && alarmed(i);
-    // The faults are looked for only after the start: what is certified before them is so.
     let end = tokio::time::Instant::now() + support::DEADLINE;
     for n in 0.. {
         if (0..4).all(stuck) {
