@@ -80,7 +80,7 @@ mod tests {
             split_checkpoint: Some(shadowgraph::CommitIndex(7)),
             ..ReplicaStatus::default()
         };
-        assert!(agreement(&split).unwrap().contains("commit c7"));
+        assert!(agreement(&split).unwrap().contains("after commit 7 "));
     }
 
     #[test]

@@ -19,21 +19,21 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// What the file says.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Faults {
+pub(crate) struct Faults {
     /// How far this node's clock is off.
-    clock_ms: i64,
+    pub clock_ms: i64,
     /// Node keys of the peers to and from which every frame is lost.
     deaf_to: BTreeSet<Key>,
     /// Whether the roots it computes from now on are wrong.
-    wrong_roots: bool,
+    pub wrong_roots: bool,
 }
 
-/// How far the file says that the clock of a node that starts now is off.
-pub(crate) fn clock_ms(config: &NodeConfig) -> i64 {
+/// The faults that a node has from its start on.
+pub(crate) fn at_start(config: &NodeConfig) -> Faults {
     let file = config.faults.as_ref();
     let bytes = file.and_then(|file| std::fs::read(config.data_dir.join(file)).ok());
-    let faults = bytes.and_then(|bytes| serde_json::from_slice::<Faults>(&bytes).ok());
-    faults.map_or(0, |faults| faults.clock_ms)
+    let faults = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    faults.unwrap_or_default()
 }
 
 /// Brings about what the file says, and takes it back, for as long as the node runs.

@@ -106,6 +106,7 @@ impl Identity {
         let own_key = Key(self.node_key.verification_key().into());
         let membership = Membership::new(self.committee, &ledger, &self.keys);
         let peers = membership.peers(&config, &own_key);
+        let faults = crate::faults::at_start(&config);
         Shared {
             ledger: RwLock::new(ledger),
             genesis: self.genesis,
@@ -114,7 +115,7 @@ impl Identity {
             node_key: self.node_key,
             consensus_keys: self.keys,
             started_at_ms: crate::clock::unix_ms(),
-            clock: Clock::off_by(crate::faults::clock_ms(&config)),
+            clock: Clock::off_by(faults.clock_ms),
             transactions: Mutex::new(Transactions::default()),
             receipts: Mutex::new(Receipts::default()),
             commits: Mutex::new(VecDeque::new()),
@@ -123,7 +124,7 @@ impl Identity {
             endpoint,
             links: Links::new(peers),
             lease_deadline_boottime_ms: AtomicU64::new(0),
-            wrong_roots: AtomicBool::new(false),
+            wrong_roots: AtomicBool::new(faults.wrong_roots),
             executed_transactions: AtomicU64::new(0),
             checkpoint: Mutex::new(None),
             problems: Mutex::new(BTreeMap::new()),

@@ -294,9 +294,6 @@ async fn no_quorum_for_any_state_stops_the_end_of_the_epoch_and_alarms() {
         inject(&network, i, WRONG_ROOTS);
     }
     network.start_all().await;
-    // Each looks for its faults ten times a second. Had one found its own and the other not at the first checkpoint, the
-    // one would be alone with its state, and halt.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     let alarmed = |i: usize| {
         let problems = network.handle(i).status().problems;
         problems
