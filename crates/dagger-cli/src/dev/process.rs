@@ -15,6 +15,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// How often to look, a millisecond apart, for the words of a process that has none yet: while a program is started there is
+/// a moment in which `spawn` has returned already.
+const EXEC_LOOKS: u32 = 20;
+
 /// What a process of ours is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -58,7 +62,15 @@ fn inspect(pid: i32, directory: &Path) -> Option<Found> {
 }
 
 fn command_line(pid: i32) -> Option<Vec<OsString>> {
-    let bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    for _ in 0..EXEC_LOOKS {
+        // A zombie or a thread of the kernel has no program, and never words.
+        if !bytes.is_empty() || std::fs::read_link(format!("/proc/{pid}/exe")).is_err() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+        bytes = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    }
     let words = bytes
         .split(|byte| *byte == 0)
         .filter(|word| !word.is_empty());
