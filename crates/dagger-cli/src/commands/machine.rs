@@ -1,6 +1,6 @@
 //! `dagger machine`.
 
-use super::operator::public_key;
+use super::operator::{public_key, sign};
 use crate::args::{MachineAddArgs, MachineCommand, MachineUpdateArgs};
 use crate::context::Context;
 use crate::failure::{Done, Exit, Failure};
@@ -16,7 +16,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Done {
         MachineCommand::Drain { machine } => {
             let said =
                 format!("{machine} drains: nothing new is placed there, what may move is moved");
-            change(
+            sign(
                 context,
                 Action::MachineDrain(MachineName { machine }),
                 &said,
@@ -25,7 +25,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Done {
         }
         MachineCommand::Undrain { machine } => {
             let said = format!("{machine} takes new VMs again");
-            change(
+            sign(
                 context,
                 Action::MachineUndrain(MachineName { machine }),
                 &said,
@@ -38,7 +38,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Done {
             let said = format!(
                 "{machine} has another node key at once: start its node with it, the old one's word does not count any more"
             );
-            change(
+            sign(
                 context,
                 Action::MachineKey(MachineKey { machine, node_key }),
                 &said,
@@ -47,7 +47,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Done {
         }
         MachineCommand::Remove { machine } => {
             let said = format!("{machine} is removed");
-            change(
+            sign(
                 context,
                 Action::MachineRemove(MachineName { machine }),
                 &said,
@@ -142,7 +142,7 @@ async fn add(context: &Context, args: MachineAddArgs) -> Done {
         cpu_permille: args.cpu_overcommit,
         labels: args.labels.into_iter().collect(),
     });
-    change(context, action, &said).await
+    sign(context, action, &said).await
 }
 
 /// The ledger takes an update whole: what is not named is what stands there now.
@@ -165,15 +165,5 @@ async fn update(context: &Context, args: MachineUpdateArgs) -> Done {
         cpu_permille: args.cpu_overcommit.unwrap_or(now.cpu_permille),
         labels,
     });
-    change(context, action, &said).await
-}
-
-async fn change(context: &Context, action: Action, said: &str) -> Done {
-    let operator = context.key(KeyKind::Operator)?;
-    let connection = context.connect().await?;
-    let status = context.execute(&connection, &operator, action).await?;
-    match context.json() {
-        true => output::json(&status),
-        false => output::line(said),
-    }
+    sign(context, action, &said).await
 }

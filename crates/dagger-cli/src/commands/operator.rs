@@ -146,7 +146,7 @@ async fn sponsor(context: &Context, account: String, public_key: &str) -> Done {
 }
 
 /// Signs with the operator's key, and says what came of it.
-async fn sign(context: &Context, action: Action, said: &str) -> Done {
+pub(super) async fn sign(context: &Context, action: Action, said: &str) -> Done {
     let operator = context.key(KeyKind::Operator)?;
     let connection = context.connect().await?;
     let status = context.execute(&connection, &operator, action).await?;
