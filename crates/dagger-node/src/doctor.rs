@@ -28,20 +28,20 @@ const UNEXECUTED_MAX: u64 = 100;
 /// Looks at everything. Blocks: walks the data directory.
 pub(crate) fn examine(node: &NodeHandle) -> Vec<CheckView> {
     let shared = &node.shared;
+    let (status, replica) = (node.status(), shared.replica.status());
     let mut checks = vec![
-        state(node.status().state),
+        state(status.state),
         quorum(shared),
-        behind(shared),
-        execution(shared),
-        clock(&shared.replica.status(), shared.clock.lag_ms()),
+        behind(shared, &replica),
+        execution(shared, &replica),
+        clock(&replica, shared.clock.lag_ms()),
         sockets(shared),
         open_files(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)),
         disk(&shared.config.data_dir),
         durability(shared.config.durability),
     ];
     checks.extend(hosting(shared));
-    let problems = node.status().problems.into_iter();
-    checks.extend(problems.map(|problem| {
+    checks.extend(status.problems.into_iter().map(|problem| {
         check(
             "problem",
             Verdict::Fail,
@@ -112,8 +112,7 @@ fn quorum(shared: &Shared) -> CheckView {
     )
 }
 
-fn behind(shared: &Shared) -> CheckView {
-    let status = shared.replica.status();
+fn behind(shared: &Shared, status: &ReplicaStatus) -> CheckView {
     let highest = status.highest_rounds.iter().map(|r| r.0).max().unwrap_or(0);
     let committee = shared.membership();
     let behind: Vec<String> = committee
@@ -143,8 +142,8 @@ fn behind(shared: &Shared) -> CheckView {
     }
 }
 
-fn execution(shared: &Shared) -> CheckView {
-    let decided = shared.replica.status().last_commit.0;
+fn execution(shared: &Shared, status: &ReplicaStatus) -> CheckView {
+    let decided = status.last_commit.0;
     let ledger = shared.ledger.read().expect("no holder panics");
     let executed = ledger.commit_index().unwrap_or(0);
     drop(ledger);
