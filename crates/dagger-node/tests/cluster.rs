@@ -216,27 +216,6 @@ async fn bad_starts_are_named_and_change_nothing() {
     assert!(report.cut_bytes == 0 && log.bytes() > 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement: cargo test --release -p dagger-node --test cluster low_load -- --ignored --nocapture"]
-async fn low_load_latency() {
-    let mut network = Network::new(4, Parameters::default());
-    network.start_all().await;
-    network.execute(0, network.account(0, "first")).await;
-    let mut took_us: Vec<u128> = Vec::new();
-    for n in 0..200 {
-        let transaction = network.account(n % 4, &format!("a-{n}"));
-        let started = std::time::Instant::now();
-        network.execute(n % 4, transaction).await;
-        took_us.push(started.elapsed().as_micros());
-    }
-    took_us.sort_unstable();
-    println!(
-        "submit to executed, one at a time, 4 nodes: p50 {} us, p99 {} us",
-        took_us[100], took_us[198]
-    );
-    network.stop_all().await;
-}
-
 fn inject(network: &Network, i: usize, faults: &str) {
     fs::write(network.node_dir(i).join("faults.json"), faults).unwrap();
 }
