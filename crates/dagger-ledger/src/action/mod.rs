@@ -135,7 +135,7 @@ impl Action {
     }
 }
 
-/// See [`Action::AccountCreate`].
+/// Fields of the action `account_create`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -155,7 +155,7 @@ pub struct AccountName {
     pub account: String,
 }
 
-/// See [`Action::MachineAdd`].
+/// Fields of the action `machine_add`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -180,7 +180,7 @@ pub struct MachineAdd {
     pub labels: Labels,
 }
 
-/// See [`Action::MachineUpdate`].
+/// Fields of the action `machine_update`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,7 +212,7 @@ fn is_no_overcommit(permille: &u32) -> bool {
     *permille == NO_OVERCOMMIT
 }
 
-/// See [`Action::AccountQuota`].
+/// Fields of the action `account_quota`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,7 +224,7 @@ pub struct AccountQuota {
     pub quota: Option<Quota>,
 }
 
-/// See [`Action::AccountRotate`].
+/// Fields of the action `account_rotate`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -233,7 +233,7 @@ pub struct AccountRotate {
     pub key: Key,
 }
 
-/// See [`Action::KeyDelegate`].
+/// Fields of the action `key_delegate`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -249,7 +249,7 @@ pub struct KeyDelegate {
     pub until_ms: u64,
 }
 
-/// See [`Action::KeyRevoke`].
+/// Fields of the action `key_revoke`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -258,7 +258,7 @@ pub struct KeyRevoke {
     pub key: Key,
 }
 
-/// See [`Action::ImageAttest`].
+/// Fields of the action `image_attest`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -278,7 +278,7 @@ pub struct MachineName {
     pub machine: String,
 }
 
-/// See [`Action::ImagePublish`].
+/// Fields of the action `image_publish`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -293,7 +293,7 @@ pub struct ImagePublish {
     pub private: bool,
 }
 
-/// See [`Action::ImageShare`].
+/// Fields of the action `image_share`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -317,7 +317,7 @@ pub struct ImageName {
     pub image: String,
 }
 
-/// See [`Action::Attest`]. Machines that are named in neither list stay as they were.
+/// Fields of the action `attest`. Machines that are named in neither list stay as they were.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

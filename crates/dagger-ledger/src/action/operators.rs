@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::Key;
 use crate::parameters::ParametersChange;
 
-/// See [`Action::Propose`](crate::Action::Propose).
+/// Fields of the action `propose`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -34,7 +34,7 @@ pub enum ProposedChange {
     ProtocolVersion(ProtocolVersion),
 }
 
-/// See [`ProposedChange::OperatorAdd`].
+/// Fields of the change `operator_add`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
@@ -63,7 +63,7 @@ pub struct OperatorName {
     pub operator: String,
 }
 
-/// See [`ProposedChange::Allocation`].
+/// Fields of the change `allocation`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
@@ -75,7 +75,7 @@ pub struct OperatorAllocation {
     pub allocation: Option<Quota>,
 }
 
-/// See [`ProposedChange::ProtocolVersion`].
+/// Fields of the change `protocol_version`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,7 +101,7 @@ pub struct Quota {
     pub disk_mib: u64,
 }
 
-/// See [`Action::Vote`](crate::Action::Vote).
+/// Fields of the action `vote`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,7 +112,7 @@ pub struct Vote {
     pub approve: bool,
 }
 
-/// See [`Action::OperatorKeys`](crate::Action::OperatorKeys). At least one key.
+/// Fields of the action `operator_keys`. At least one key.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -132,13 +132,13 @@ pub struct OperatorKeys {
     pub address: Option<String>,
 }
 
-/// See [`Action::OperatorLeave`](crate::Action::OperatorLeave).
+/// Fields of the action `operator_leave`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OperatorLeave {}
 
-/// See [`Action::MachineKey`](crate::Action::MachineKey).
+/// Fields of the action `machine_key`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -149,7 +149,7 @@ pub struct MachineKey {
     pub node_key: Key,
 }
 
-/// See [`Action::Equivocation`](crate::Action::Equivocation).
+/// Fields of the action `equivocation`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

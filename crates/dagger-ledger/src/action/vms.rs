@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Labels;
 use crate::ids::{Digest, VmId};
 
-/// See [`Action::VmCreate`](crate::Action::VmCreate).
+/// Fields of the action `vm_create`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,7 +60,7 @@ pub struct VmName {
     pub vm: String,
 }
 
-/// See [`Action::VmRename`](crate::Action::VmRename).
+/// Fields of the action `vm_rename`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,7 +71,7 @@ pub struct VmRename {
     pub name: String,
 }
 
-/// See [`Action::VmResize`](crate::Action::VmResize).
+/// Fields of the action `vm_resize`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -86,7 +86,7 @@ pub struct VmResize {
     pub disk_mib: u64,
 }
 
-/// See [`Action::VmPlace`](crate::Action::VmPlace).
+/// Fields of the action `vm_place`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,7 +98,7 @@ pub struct VmPlace {
     pub placement: Placement,
 }
 
-/// See [`Action::VmDispute`](crate::Action::VmDispute).
+/// Fields of the action `vm_dispute`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,7 +110,7 @@ pub struct VmDispute {
     pub claim: String,
 }
 
-/// See [`Action::VmProbe`](crate::Action::VmProbe).
+/// Fields of the action `vm_probe`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -311,7 +311,7 @@ impl Placement {
     }
 }
 
-/// See [`Action::VmReport`](crate::Action::VmReport).
+/// Fields of the action `vm_report`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -341,7 +341,7 @@ pub enum Report {
     Failed(Ended),
 }
 
-/// See [`Report::Accepted`].
+/// Fields of the report `accepted`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -350,7 +350,7 @@ pub struct Accepted {
     pub ssh_host_key: String,
 }
 
-/// See [`Report::Starting`].
+/// Fields of the report `starting`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 #[serde(deny_unknown_fields)]
@@ -363,7 +363,7 @@ pub struct Starting {
     pub image_source: String,
 }
 
-/// See [`Report::Running`].
+/// Fields of the report `running`.
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
