@@ -6,13 +6,16 @@ use crate::failure::{Done, Exit, Failure};
 use dagger_client::api::{AccountView, NodeStatus, TransactionStatus, VmView};
 use dagger_client::http::{Client, Fault, Stage};
 use dagger_client::keys::{self, KeyKind, SecretKey};
-use dagger_client::transaction;
+use dagger_client::{token, transaction};
 use dagger_ledger::{Action, Digest, SignedTransaction};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long a command waits for a transaction that should take a moment.
 const EXECUTE_WITHIN: Duration = Duration::from_secs(30);
+
+/// A token that a command makes for its own use; it is checked when the tunnel opens or the upload begins.
+pub const OWN_TOKEN_FOR_MS: u64 = 120_000;
 
 pub struct Context {
     pub output: Output,
@@ -27,6 +30,21 @@ pub struct Connection {
     pub client: Client,
     pub status: NodeStatus,
     pub chain: Digest,
+}
+
+/// In whose name files are uploaded to nodes.
+pub struct Uploader<'a> {
+    pub account: &'a str,
+    pub key: &'a SecretKey,
+    pub chain: Digest,
+}
+
+impl Uploader<'_> {
+    /// A token for the upload that is about to begin.
+    pub fn token(&self) -> Done<String> {
+        let expires_at_ms = now_ms() + OWN_TOKEN_FOR_MS;
+        Ok(token::issue_upload(self.key, self.chain.0, expires_at_ms)?)
+    }
 }
 
 impl Context {

@@ -260,14 +260,25 @@ impl Client {
         }
     }
 
-    /// Uploads a blob of `size_bytes` from a stream.
-    pub async fn upload<S>(&self, size_bytes: u64, body: S) -> Result<BlobStored, ClientError>
+    /// Uploads a blob of `size_bytes` from a stream, in the name of `account`, whose key signed `token`
+    /// ([`issue_upload`](crate::token::issue_upload)).
+    pub async fn upload<S>(
+        &self,
+        (account, token): (&str, &str),
+        size_bytes: u64,
+        body: S,
+    ) -> Result<BlobStored, ClientError>
     where
         S: futures_util::Stream<Item = std::io::Result<bytes::Bytes>> + Send + 'static,
     {
         let request = self
             .http
-            .post(format!("{}/v1/blobs", self.api))
+            .post(format!(
+                "{}/v1/blobs?account={}",
+                self.api,
+                segment(account)
+            ))
+            .bearer_auth(token)
             .header("content-type", "application/octet-stream")
             .header("content-length", size_bytes)
             .body(reqwest::Body::wrap_stream(body));

@@ -1,7 +1,7 @@
-//! Access tokens for reads that expose a customer's VM: tunnel, console, logs.
+//! Access tokens: for what exposes a customer's VM (tunnel, console, logs), and for uploads to a node's store.
 //!
 //! A token is a biscuit whose root key is the account's own key, so a node needs no secret to check it
-//! and its holder can narrow it offline before handing it on. It names the chain and the VM by number,
+//! and its holder can narrow it offline before handing it on. It names the chain, and a VM by number,
 //! never by name: a later VM of the same name is another VM. Checking needs no network.
 //!
 //! One key signs transactions and tokens. The two cannot be confused: a signed transaction starts with
@@ -9,7 +9,7 @@
 //! tag of a wire type that does not begin a message.
 
 use crate::keys::SecretKey;
-use biscuit_auth::builder::{Algorithm, BlockBuilder, Term};
+use biscuit_auth::builder::{Algorithm, AuthorizerBuilder, BlockBuilder, Term};
 use biscuit_auth::macros::{authorizer, biscuit, block};
 use biscuit_auth::{AuthorizerLimits, Biscuit, KeyPair, PrivateKey, PublicKey, UnverifiedBiscuit};
 use std::collections::BTreeSet;
@@ -68,10 +68,10 @@ pub enum TokenError {
     /// Not a token at all, or beyond the bounds above.
     #[error("this is not an access token ({0})")]
     Malformed(String),
-    /// Not signed by the account that owns the VM.
-    #[error("the token is not signed by the account that owns the VM")]
+    /// Not signed by the account it is used for.
+    #[error("the token is not signed by the key that this account has on the ledger")]
     Signature,
-    /// Signed, but not for this: another VM, network, right or port, or expired.
+    /// Signed, but not for this: another VM, network, use or port, or expired.
     #[error("the token does not allow this ({0}); ask the account's owner for another")]
     Denied(String),
     /// The token could not be made.
@@ -101,19 +101,43 @@ pub fn issue(
     rights: &[Right],
     expires_at_ms: u64,
 ) -> Result<String, TokenError> {
-    let private =
-        PrivateKey::from_bytes(account_key.expose(), Algorithm::Ed25519).map_err(unmakeable)?;
     let (chain, vm) = (hex::encode(scope.chain), vm_number(scope.vm)?);
-    let expires = instant(expires_at_ms);
-    let mut builder = biscuit!("check if time($now), $now < {expires};");
+    let mut granted = BlockBuilder::new();
     for right in rights {
         let (chain, right) = (chain.as_str(), right.as_str());
-        builder = builder.merge(block!("right({chain}, {vm}, {right});"));
+        granted = granted.merge(block!("right({chain}, {vm}, {right});"));
     }
-    let token = builder
+    seal(account_key, granted, expires_at_ms)
+}
+
+/// Makes a token that lets its bearer upload files to nodes of the network `chain` in the name of the account.
+///
+/// # Errors
+/// [`TokenError::Unmakeable`], which no key and no time is known to cause.
+pub fn issue_upload(
+    account_key: &SecretKey,
+    chain: [u8; 32],
+    expires_at_ms: u64,
+) -> Result<String, TokenError> {
+    let chain = hex::encode(chain);
+    let chain = chain.as_str();
+    seal(account_key, block!("upload({chain});"), expires_at_ms)
+}
+
+/// Signs a token that grants what `granted` says, until a time.
+fn seal(
+    account_key: &SecretKey,
+    granted: BlockBuilder,
+    expires_at_ms: u64,
+) -> Result<String, TokenError> {
+    let private =
+        PrivateKey::from_bytes(account_key.expose(), Algorithm::Ed25519).map_err(unmakeable)?;
+    let expires = instant(expires_at_ms);
+    biscuit!("check if time($now), $now < {expires};")
+        .merge(granted)
         .build(&KeyPair::from(&private))
-        .map_err(unmakeable)?;
-    token.to_base64().map_err(unmakeable)
+        .and_then(|token| token.to_base64())
+        .map_err(unmakeable)
 }
 
 /// Narrows a token. Needs no key; what was refused before stays refused.
@@ -154,16 +178,7 @@ pub fn verify(
     port: Option<u16>,
     now_ms: u64,
 ) -> Result<(), TokenError> {
-    check_length(token)?;
-    let root = PublicKey::from_bytes(account_public_key, Algorithm::Ed25519)
-        .map_err(|_| TokenError::Signature)?;
-    let unverified = UnverifiedBiscuit::from_base64(token).map_err(malformed)?;
-    if unverified.block_count() > TOKEN_BLOCKS_MAX {
-        return Err(TokenError::Malformed(format!(
-            "more than {TOKEN_BLOCKS_MAX} blocks"
-        )));
-    }
-    let verified: Biscuit = unverified.verify(root).map_err(|_| TokenError::Signature)?;
+    let verified = signed_by(account_public_key, token)?;
     let (chain, vm) = (hex::encode(scope.chain), vm_number(scope.vm)?);
     let (chain, op) = (chain.as_str(), right.as_str());
     let now = instant(now_ms);
@@ -175,6 +190,46 @@ pub fn verify(
         let port = i64::from(port);
         rules = rules.merge(authorizer!("port({port});"));
     }
+    authorise(&verified, rules)
+}
+
+/// Checks that `token` lets its bearer upload to nodes of the network `chain`, now, in the name of the account that
+/// has this key on the ledger.
+///
+/// # Errors
+/// See [`TokenError`]; never panics on hostile input.
+pub fn verify_upload(
+    account_public_key: &[u8; 32],
+    token: &str,
+    chain: [u8; 32],
+    now_ms: u64,
+) -> Result<(), TokenError> {
+    let verified = signed_by(account_public_key, token)?;
+    let (chain, now) = (hex::encode(chain), instant(now_ms));
+    let chain = chain.as_str();
+    let rules = authorizer!(
+        "time({now}); network({chain}); operation(\"upload\");
+         allow if upload({chain});"
+    );
+    authorise(&verified, rules)
+}
+
+/// The token, if the key signed it and it is within bounds.
+fn signed_by(account_public_key: &[u8; 32], token: &str) -> Result<Biscuit, TokenError> {
+    check_length(token)?;
+    let root = PublicKey::from_bytes(account_public_key, Algorithm::Ed25519)
+        .map_err(|_| TokenError::Signature)?;
+    let unverified = UnverifiedBiscuit::from_base64(token).map_err(malformed)?;
+    if unverified.block_count() > TOKEN_BLOCKS_MAX {
+        return Err(TokenError::Malformed(format!(
+            "more than {TOKEN_BLOCKS_MAX} blocks"
+        )));
+    }
+    unverified.verify(root).map_err(|_| TokenError::Signature)
+}
+
+/// Asks the token whether it allows what `rules` describe.
+fn authorise(verified: &Biscuit, rules: AuthorizerBuilder) -> Result<(), TokenError> {
     // The work is bounded by facts and iterations; the time limit only has to be out of a busy host's way.
     let limits = AuthorizerLimits {
         max_facts: 1000,
@@ -183,7 +238,7 @@ pub fn verify(
     };
     let mut decision = rules
         .set_limits(limits)
-        .build(&verified)
+        .build(verified)
         .map_err(malformed)?;
     decision
         .authorize()
@@ -207,7 +262,7 @@ fn denial(error: &biscuit_auth::error::Token) -> String {
         })
         .collect();
     if rules.is_empty() {
-        return "it is for another VM, network or right".to_owned();
+        return "it is for another VM, network or use".to_owned();
     }
     if rules.iter().all(|rule| rule.contains("time(")) {
         return "it has expired".to_owned();

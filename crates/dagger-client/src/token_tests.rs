@@ -185,3 +185,36 @@ fn garbage_is_refused() {
     let bent = String::from_utf8(bent).unwrap();
     assert!(check(&bent, SCOPE, Right::Tunnel, Some(22), NOW_MS).is_err());
 }
+
+fn upload_code(token: &str, chain: [u8; 32], now_ms: u64) -> Result<(), &'static str> {
+    verify_upload(&key(1).public(), token, chain, now_ms).map_err(|error| error.code())
+}
+
+#[test]
+fn an_upload_is_allowed_to_one_network_by_one_account_for_a_time() {
+    let token = issue_upload(&key(1), SCOPE.chain, LATER_MS).unwrap();
+    assert_eq!(upload_code(&token, SCOPE.chain, NOW_MS), Ok(()));
+    assert_eq!(upload_code(&token, [8; 32], NOW_MS), Err("E_TOKEN_DENIED"));
+    assert_eq!(
+        upload_code(&token, SCOPE.chain, LATER_MS),
+        Err("E_TOKEN_DENIED")
+    );
+    let strangers = issue_upload(&key(2), SCOPE.chain, LATER_MS).unwrap();
+    assert_eq!(
+        upload_code(&strangers, SCOPE.chain, NOW_MS),
+        Err("E_TOKEN_SIGNATURE")
+    );
+}
+
+#[test]
+fn a_way_into_a_vm_and_an_upload_are_not_taken_for_one_another() {
+    assert_eq!(
+        upload_code(&token(), SCOPE.chain, NOW_MS),
+        Err("E_TOKEN_DENIED")
+    );
+    let upload = issue_upload(&key(1), SCOPE.chain, LATER_MS).unwrap();
+    for right in [Right::Tunnel, Right::Console, Right::Logs] {
+        let verdict = check(&upload, SCOPE, right, Some(22), NOW_MS);
+        assert_eq!(verdict, Err("E_TOKEN_DENIED"), "{right:?}");
+    }
+}

@@ -155,7 +155,10 @@ impl World {
         let digest = blake3::hash(&kernel).to_hex().to_string();
         assert!(!self.client.has_blob(&digest).await.unwrap());
         let body = futures_util::stream::iter([Ok(bytes::Bytes::from(kernel))]);
-        let stored = self.client.upload(size_bytes, body).await.unwrap();
+        let expires_at_ms = now_ms() + 60_000;
+        let token = token::issue_upload(&self.customer, self.chain.0, expires_at_ms).unwrap();
+        let stored = self.client.upload(("demo", &token), size_bytes, body);
+        let stored = stored.await.unwrap();
         assert_eq!(
             (stored.digest.as_str(), stored.size_bytes),
             (digest.as_str(), size_bytes)
@@ -403,6 +406,49 @@ async fn a_tunnel_needs_a_vm_and_a_token() {
         .await
         .err();
     assert!(error.is_some_and(|error| error.fault == Fault::Refused));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_needs_a_token_of_an_account() {
+    let world = World::with_account().await;
+    let (chain, until_ms) = (world.chain.0, now_ms() + 60_000);
+    let token =
+        |key: &SecretKey, chain, until_ms| token::issue_upload(key, chain, until_ms).unwrap();
+    let bytes = bytes::Bytes::from_static(b"worth storing");
+    let digest = blake3::hash(&bytes).to_hex().to_string();
+    for (account, token, code) in [
+        ("demo", String::new(), "E_TOKEN_MISSING"),
+        ("demo", "none".to_owned(), "E_TOKEN_MALFORMED"),
+        (
+            "nobody",
+            token(&world.customer, chain, until_ms),
+            "unknown_account",
+        ),
+        (
+            "demo",
+            token(&world.operator, chain, until_ms),
+            "E_TOKEN_SIGNATURE",
+        ),
+        (
+            "demo",
+            token(&world.customer, [1; 32], until_ms),
+            "E_TOKEN_DENIED",
+        ),
+        (
+            "demo",
+            token(&world.customer, chain, now_ms() - 1000),
+            "E_TOKEN_DENIED",
+        ),
+    ] {
+        let body = futures_util::stream::iter([Ok(bytes.clone())]);
+        let stored = world
+            .client
+            .upload((account, &token), bytes.len() as u64, body);
+        let error = stored.await.expect_err("a stranger stores nothing");
+        assert_eq!(error.code, code, "{error}");
+        assert!(!world.client.has_blob(&digest).await.unwrap());
+    }
     world.stop().await;
 }
 

@@ -1,7 +1,7 @@
 //! `dagger image`.
 
 use crate::args::{self, ImageAddArgs, ImageCommand};
-use crate::context::{Connection, Context};
+use crate::context::{Connection, Context, Uploader};
 use crate::failure::{Done, Exit, Failure};
 use crate::output::{self, Listing};
 use dagger_client::http::Client;
@@ -118,7 +118,12 @@ async fn add(context: &Context, args: ImageAddArgs) -> Done {
         arch: args.arch.into(),
         boot: boot(&args, &parts),
     };
-    upload_copies(context, &connection, &parts, args.copies.into()).await?;
+    let uploader = Uploader {
+        account: &account.name,
+        key: &key,
+        chain: connection.chain,
+    };
+    upload_copies(context, &connection, &uploader, &parts, args.copies.into()).await?;
     let digest = manifest.digest();
     let action = Action::ImagePublish(ImagePublish {
         image: args.name.clone(),
@@ -186,6 +191,7 @@ fn boot(args: &ImageAddArgs, parts: &[Part]) -> Boot {
 async fn upload_copies(
     context: &Context,
     connection: &Connection,
+    uploader: &Uploader<'_>,
     parts: &[Part],
     copies: usize,
 ) -> Done {
@@ -198,7 +204,7 @@ async fn upload_copies(
         if made == copies {
             break;
         }
-        match upload_parts(context, client, parts).await {
+        match upload_parts(context, client, uploader, parts).await {
             Ok(()) => made += 1,
             // The first node has just answered; only a further one may be passed over.
             Err(failure) if made > 0 && failure.exit == Exit::Unreachable => {}
@@ -213,16 +219,21 @@ async fn upload_copies(
     Ok(())
 }
 
-async fn upload_parts(context: &Context, client: &Client, parts: &[Part]) -> Done {
+async fn upload_parts(
+    context: &Context,
+    client: &Client,
+    uploader: &Uploader<'_>,
+    parts: &[Part],
+) -> Done {
     for part in parts {
         if !client.has_blob(&part.blob.digest.to_hex()).await? {
-            upload(context, client, part).await?;
+            upload(context, client, uploader, part).await?;
         }
     }
     Ok(())
 }
 
-async fn upload(context: &Context, client: &Client, part: &Part) -> Done {
+async fn upload(context: &Context, client: &Client, uploader: &Uploader<'_>, part: &Part) -> Done {
     let name = part
         .path
         .file_name()
@@ -234,13 +245,16 @@ async fn upload(context: &Context, client: &Client, part: &Part) -> Done {
         part.blob.size_bytes,
         format!("{name} → {}", client.api()),
     );
+    let token = uploader.token()?;
     let file = tokio::fs::File::open(&part.path)
         .await
         .map_err(|e| Failure::file(part.path.display(), &e))?;
     let counter = bar.clone();
     let bytes = tokio_util::io::ReaderStream::with_capacity(file, CHUNK_BYTES)
         .inspect_ok(move |chunk| counter.inc(chunk.len() as u64));
-    let stored = client.upload(part.blob.size_bytes, bytes).await;
+    let stored = client
+        .upload((uploader.account, &token), part.blob.size_bytes, bytes)
+        .await;
     bar.finish_and_clear();
     let stored = stored?;
     if stored.digest != part.blob.digest.to_hex() {

@@ -1,7 +1,8 @@
 //! The node's HTTP API: reads of the ledger, submission of signed transactions, uploads, tunnels.
 //!
 //! Writes are signed transactions, so the API holds no secret and needs no session. What exposes a
-//! customer's VM needs a token of the account's key, which the hosting machine checks, not this code.
+//! customer's VM needs a token of the account's key, which the hosting machine checks, not this code; uploads
+//! need one too, which is checked here.
 //! Must not live here: anything that decides; a handler reads, converts, or hands on.
 
 mod blobs;
@@ -17,6 +18,7 @@ mod views;
 use crate::NodeHandle;
 use crate::images::Images;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::{Json, Router, routing::get};
 use utoipa::OpenApi;
@@ -100,6 +102,21 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(tunnel::console))
         .routes(routes!(tunnel::logs))
         .merge(blobs::upload_route())
+}
+
+/// The access token of a request.
+fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
+    let value = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| {
+            ApiError::coded(
+                "E_TOKEN_MISSING",
+                "This needs an access token of the account: Authorization: Bearer TOKEN.",
+            )
+        })
 }
 
 #[cfg(test)]

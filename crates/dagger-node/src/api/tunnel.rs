@@ -3,7 +3,7 @@
 //!
 //! Of a WebSocket, binary messages carry the bytes; an empty one from the client ends its direction.
 
-use super::{Api, ApiError};
+use super::{Api, ApiError, bearer};
 use crate::tunnel::{Duplex, Want, reach};
 use axum::body::Body;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
@@ -140,20 +140,6 @@ async fn upgrade(
     let way = open(&api, &account, &name, want, &token).await?;
     let (reader, writer) = tokio::io::split(way);
     Ok(upgrade.on_upgrade(async move |socket| carry(socket, reader, writer).await))
-}
-
-fn bearer(headers: &HeaderMap) -> Result<&str, ApiError> {
-    let value = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    value
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .ok_or_else(|| {
-            ApiError::coded(
-                "E_TOKEN_MISSING",
-                "This needs an access token of the VM's account: Authorization: Bearer TOKEN.",
-            )
-        })
 }
 
 async fn carry(

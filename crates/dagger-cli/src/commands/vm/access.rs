@@ -1,15 +1,12 @@
 //! Ways into a VM: tokens and tunnels.
 
 use crate::args::{ProxyArgs, TokenArgs, TokenRight};
-use crate::context::{Connection, Context, now_ms};
+use crate::context::{Connection, Context, OWN_TOKEN_FOR_MS, now_ms};
 use crate::failure::{Done, Failure};
 use crate::output;
 use dagger_client::api::VmView;
 use dagger_client::keys::KeyKind;
 use dagger_client::token::{self, Restriction, Right, VmScope};
-
-/// A token that a command makes for its own use; it is checked when the tunnel opens.
-const OWN_TOKEN_FOR_MS: u64 = 120_000;
 
 impl From<TokenRight> for Right {
     fn from(right: TokenRight) -> Self {

@@ -3,7 +3,7 @@
 use super::progress::{self, Progress};
 use super::user_data;
 use crate::args::{self, CreateArgs};
-use crate::context::{Connection, Context};
+use crate::context::{Connection, Context, Uploader};
 use crate::failure::{Done, Exit, Failure};
 use crate::output;
 use dagger_client::api::AccountView;
@@ -20,8 +20,13 @@ pub async fn run(context: &Context, args: CreateArgs) -> Done {
     let (key, account) = context.account(&connection).await?;
     let mut create = request(&connection, &account, &args).await?;
     if let Some(path) = &args.user_data {
-        create.user_data =
-            Some(user_data::seal(context, &connection, path, &create.placement).await?);
+        let uploader = Uploader {
+            account: &account.name,
+            key: &key,
+            chain: connection.chain,
+        };
+        let sealed = user_data::seal(context, &connection, &uploader, path, &create.placement);
+        create.user_data = Some(sealed.await?);
     }
     let action = Action::VmCreate(create);
     let signed = context.sign(&connection, &key, action);

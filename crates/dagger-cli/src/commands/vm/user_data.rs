@@ -1,6 +1,6 @@
 //! `dagger vm create --user-data`: sealed before it leaves this machine, to those machines alone that may run the VM.
 
-use crate::context::{Connection, Context};
+use crate::context::{Connection, Context, Uploader};
 use crate::failure::{Done, Exit, Failure};
 use dagger_client::api::MachineView;
 use dagger_client::user_data;
@@ -15,6 +15,7 @@ const MACHINES_MAX: usize = 64;
 pub async fn seal(
     context: &Context,
     connection: &Connection,
+    uploader: &Uploader<'_>,
     path: &Path,
     placement: &Placement,
 ) -> Done<UserData> {
@@ -46,7 +47,9 @@ pub async fn seal(
         .map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
     for client in context.clients()? {
         let body = stream::iter([Ok(sealed.body.clone().into())]);
-        match client.upload(sealed.user_data.size_bytes, body).await {
+        let token = uploader.token()?;
+        let (named, size_bytes) = ((uploader.account, &*token), sealed.user_data.size_bytes);
+        match client.upload(named, size_bytes, body).await {
             // One copy is enough to begin with: the machine that runs the VM keeps its own.
             Err(error) if client.api() == connection.client.api() => return Err(error.into()),
             Ok(_) | Err(_) => {}
