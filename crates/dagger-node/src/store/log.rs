@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    behind::Behind,
     record::{
         EventKey, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, encode_record, encode_segment_header,
     },
@@ -46,7 +47,8 @@ pub struct OpenReport {
 pub struct EventLog {
     shared: Arc<Shared>,
     options: Options,
-    active: fs::File,
+    active: Arc<fs::File>,
+    behind: Behind,
     /// Length of the active segment that is known to be good.
     written_bytes: u64,
     batch: Vec<u8>,
@@ -150,7 +152,8 @@ impl EventLog {
         let mut log = Self {
             shared,
             options,
-            active,
+            active: Arc::new(active),
+            behind: Behind::default(),
             written_bytes: good_bytes,
             batch: Vec::new(),
             batch_places: Vec::new(),
@@ -158,7 +161,7 @@ impl EventLog {
         };
         if good_bytes == 0 {
             let mut index = log.shared.index.write().expect("no holder panics");
-            log.active = create_segment(&log.shared, &index.active, true)?;
+            log.active = create_segment(&log.shared, &index.active, true)?.into();
             log.written_bytes = SEGMENT_HEADER_BYTES as u64;
             index.bytes += log.written_bytes;
         }
@@ -202,6 +205,7 @@ impl EventLog {
             return Err(NodeError::io("write", &index.active.path, error));
         }
         self.written_bytes += self.batch.len() as u64;
+        self.behind.written(&self.active, self.written_bytes);
         self.unsynced = true;
         let mut index = self.shared.index.write().expect("no holder panics");
         index.bytes += self.batch.len() as u64;
@@ -275,7 +279,7 @@ impl EventLog {
         let begun = self
             .close_active(&index.active, &places)
             .and_then(|()| create_segment(&self.shared, &next, sync));
-        self.active = match begun {
+        let next_file = match begun {
             Ok(file) => file,
             Err(NodeError::DiskFull { .. }) => {
                 // An empty next segment would be harmless, but its space is needed.
@@ -285,6 +289,8 @@ impl EventLog {
             }
             Err(error) => return Err(error),
         };
+        self.behind.closed(&self.active, self.written_bytes);
+        self.active = next_file.into();
         let file = std::mem::replace(&mut index.active, next);
         index.active_places.clear();
         self.shared.keep_index(file.number, Arc::clone(&places));

@@ -8,6 +8,7 @@
 //!
 //! What must not live here: what an event means. The log sees a key and bytes.
 
+mod behind;
 mod epochs;
 mod log;
 mod record;
