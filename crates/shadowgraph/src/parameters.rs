@@ -18,7 +18,8 @@ pub struct Parameters {
 
     /// The most that may be waited for a round's leaders at first; measurement shortens it, silence lengthens it.
     pub leader_timeout_ms: u64,
-    /// The least time between own events; 0 lets the network alone set the pace.
+    /// The least time between own events, on average of a wave's three rounds; 0 lets the network alone set the pace.
+    /// docs/protocol.md 4.9
     pub min_round_interval_ms: u64,
     /// The time between own events while there is nothing to order.
     pub heartbeat_ms: u64,
@@ -37,6 +38,8 @@ pub struct Parameters {
     pub event_transactions_max: usize,
     /// The most bytes of transactions that wait.
     pub pool_bytes_max: usize,
+    /// The longest that a transaction may have waited while further ones are taken, once more waits than two events carry.
+    pub pool_wait_max_ms: u64,
     /// Own events carry no payload beyond this many rounds above the last committed leader.
     pub payload_rounds_max: u64,
     /// The most events of one sender that wait for ancestors.
@@ -64,6 +67,7 @@ impl Default for Parameters {
             event_bytes_max: 1 << 20,
             event_transactions_max: 1 << 14,
             pool_bytes_max: 64 << 20,
+            pool_wait_max_ms: 250,
             payload_rounds_max: 24,
             pending_events_per_peer_max: 1_024,
             pending_bytes_per_peer_max: 32 << 20,

@@ -145,7 +145,7 @@ impl EpochReplica {
             return Err(SubmitError::NotAMember);
         }
         let was_empty = self.pool.len() == 0;
-        self.pool.submit(transaction)?;
+        self.pool.submit(now_ms, transaction)?;
         // A further one makes nothing due that was not.
         if was_empty {
             self.propose(now_ms);
