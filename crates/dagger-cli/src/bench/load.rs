@@ -11,11 +11,25 @@ const TICK: Duration = Duration::from_micros(500);
 /// Transactions handed in at once.
 const BATCH_MAX: u64 = 4096;
 
-/// Feeds one member until the schedule ends; returns how many were handed in and how many were refused.
-pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> (u64, u64) {
+/// What was handed in to one member.
+pub struct Fed {
+    pub submitted: u64,
+    batches: Vec<Batch>,
+    refused_before: u64,
+}
+
+impl Fed {
+    /// How many were refused so far: the last answers come with the next turns of the replica.
+    pub fn refused(&self) -> u64 {
+        self.refused_before + self.batches.iter().map(Batch::refused).sum::<u64>()
+    }
+}
+
+/// Feeds one member until the schedule ends.
+pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> Fed {
     let filler: Vec<u8> = (0..size).map(|_| rand::random()).collect();
     let mut batches: Vec<Batch> = Vec::new();
-    let (mut sent, mut refused) = (0, 0);
+    let (mut sent, mut refused_before) = (0, 0);
     while sent < schedule.due_by(schedule.end_ns()) {
         let due = schedule.due_by(now_ns());
         if due <= sent {
@@ -28,13 +42,14 @@ pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> (u64, u64) {
         sent = upto;
         // What was taken long ago has its answer.
         if batches.len() > 4096 {
-            refused += batches.drain(..2048).map(|b| b.refused()).sum::<u64>();
+            refused_before += batches.drain(..2048).map(|b| b.refused()).sum::<u64>();
         }
     }
-    // The last answers come with the next turns of the replica.
-    std::thread::sleep(Duration::from_millis(200));
-    refused += batches.iter().map(Batch::refused).sum::<u64>();
-    (sent, refused)
+    Fed {
+        submitted: sent,
+        batches,
+        refused_before,
+    }
 }
 
 fn transactions(filler: &[u8], numbers: std::ops::Range<u64>) -> Vec<Bytes> {

@@ -146,16 +146,16 @@ fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
     let until_ns = now_ns() + plan.drain_ms * 1_000_000;
     let drained = || {
         let mut both = members.iter().zip(&fed);
-        both.all(|(m, (submitted, refused))| m.recorder.ordered() + refused >= *submitted)
+        both.all(|(m, fed)| m.recorder.ordered() + fed.refused() >= fed.submitted)
     };
     while !drained() && now_ns() < until_ns {
         std::thread::sleep(Duration::from_millis(10));
     }
     let reports = members.iter().zip(&fed).enumerate();
-    let reports = reports.map(|(i, (member, (submitted, refused)))| MemberReport {
+    let reports = reports.map(|(i, (member, fed))| MemberReport {
         seat: member.seat,
-        submitted: *submitted,
-        refused: *refused,
+        submitted: fed.submitted,
+        refused: fed.refused(),
         sent_bytes: sent_after[i] - sent_before[i],
         dropped_frames: member.node.dropped_frames(),
         seen: member.recorder.finish(),
