@@ -5,7 +5,7 @@ use std::{
         Mutex,
         atomic::{AtomicI64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 /// Unix time in ms that neither goes back nor jumps within one process, shared by clones of an `Arc`.
@@ -43,6 +43,16 @@ impl Clock {
 
     /// Now, in ms since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
+        self.now_us() / 1000
+    }
+
+    /// How long it is until then.
+    pub fn until(&self, at_ms: u64) -> Duration {
+        let at_us = at_ms.saturating_mul(1000);
+        Duration::from_micros(at_us.saturating_sub(self.now_us()))
+    }
+
+    fn now_us(&self) -> u64 {
         let mut latest = self.latest_us.lock().expect("no holder panics");
         let (time_us, boot_us) = *latest;
         let now_us = boottime_us();
@@ -50,7 +60,7 @@ impl Clock {
         let (slow_us, fast_us) = (passed_us / 2, passed_us + passed_us / 2);
         let wall_us = wall_us(self.offset_ms.load(Ordering::Relaxed));
         *latest = (wall_us.clamp(time_us + slow_us, time_us + fast_us), now_us);
-        latest.0 / 1000
+        latest.0
     }
 
     /// Steps the wall clock under this one: fault injection.
@@ -127,6 +137,16 @@ mod tests {
         clock.set_off_by(-3_600_000);
         stays_even(&clock);
         assert!(clock.lag_ms() < -3_500_000);
+    }
+
+    #[test]
+    fn what_is_past_is_not_waited_for() {
+        let clock = Clock::new();
+        assert_eq!(clock.until(clock.now_ms()), Duration::ZERO);
+        let ahead_ms = clock.now_ms() + 3_600_000;
+        let ahead = clock.until(ahead_ms);
+        assert!(ahead <= Duration::from_millis(3_600_000));
+        assert!(ahead > Duration::from_millis(3_000_000));
     }
 
     #[test]

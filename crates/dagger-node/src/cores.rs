@@ -179,10 +179,9 @@ impl Cores {
         };
         let (executor, executor_fatal) = (self.executor, ground.fatal.clone());
         let runtime = tokio::runtime::Handle::current();
-        let executor_runtime = runtime.clone();
         Running {
             executor: start_thread("executor", &ground.fatal, move || {
-                executor.run(&executor_runtime, commits_end, &executor_fatal);
+                executor.run(commits_end, &executor_fatal);
             }),
             replica: start_thread("replica", &ground.fatal, move || replica.run(&runtime)),
         }

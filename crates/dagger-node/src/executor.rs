@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::{
     data_dir::write_atomically,
     error::NodeError,
     handle::{CommitRecord, OwnCheckpoint, Shared},
+    parking::Parking,
     replica::{CheckedCache, Control},
     store::{Epochs, Snapshot, Snapshots},
 };
@@ -107,16 +108,17 @@ impl Executor {
     /// Runs until the replica's thread has gone.
     pub fn run(
         mut self,
-        runtime: &tokio::runtime::Handle,
         mut inputs: mpsc::Receiver<ExecutorInput>,
         fatal: &mpsc::Sender<NodeError>,
     ) {
+        let parking = Parking::new();
         loop {
             let wait = self.wake_wait();
-            let input = runtime.block_on(async { tokio::time::timeout(wait, inputs.recv()).await });
+            let until = Instant::now() + wait;
+            let input = parking.wait(until, |context| inputs.poll_recv(context));
             let result = match input {
-                Ok(None) => break,
-                Ok(Some(ExecutorInput::Commit(commit))) => {
+                Some(None) => break,
+                Some(Some(ExecutorInput::Commit(commit))) => {
                     self.commit(&commit, false).map(|executed| {
                         if let Some(executed) = executed {
                             let control = Control::Input(executed.into());
@@ -124,8 +126,8 @@ impl Executor {
                         }
                     })
                 }
-                Ok(Some(ExecutorInput::Certificate(certificate))) => self.certified(*certificate),
-                Err(_) => {
+                Some(Some(ExecutorInput::Certificate(certificate))) => self.certified(*certificate),
+                None => {
                     self.wake();
                     Ok(())
                 }
@@ -200,7 +202,7 @@ impl Executor {
             }
             return Ok(executed);
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let (transactions, events) = self.transactions_of(commit);
         let active_members = active_members(&commit.events);
         let input = CommitInput {
@@ -430,7 +432,7 @@ impl Executor {
         if self.saving.take_if(|s| s.is_finished()).is_none() && self.saving.is_some() {
             return;
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let snapshot = {
             let ledger = self.shared.ledger.read().expect("no holder panics");
             Snapshot {

@@ -31,6 +31,7 @@ mod membership;
 pub mod metrics;
 pub mod node;
 pub mod opaque;
+mod parking;
 mod receipts;
 pub mod replica;
 mod status;

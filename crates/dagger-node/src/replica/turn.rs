@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     error::{NodeError, SubmitError},
     executor::ExecutorInput,
     handle::Shared,
+    parking::Parking,
     store::{Epochs, EventKey, EventLog},
     transport::Links,
 };
@@ -26,6 +28,9 @@ use crate::{
 const INPUTS_PER_TURN_MAX: usize = 256;
 /// How old the status may become while there is much to do.
 const STATUS_INTERVAL: Duration = Duration::from_millis(100);
+/// The least wait for a deadline that stays, and the most for none.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often a full disk is tried again.
 const DISK_FULL_RETRY: Duration = Duration::from_secs(1);
 
@@ -58,6 +63,7 @@ impl ReplicaThread {
     /// channels back.
     pub fn run(mut self, runtime: &Handle) -> ReplicaQueues {
         let _entered = runtime.enter();
+        let parking = Parking::new();
         loop {
             match self.carry_out(runtime) {
                 Ok(Turn::GoOn) => {}
@@ -70,7 +76,7 @@ impl ReplicaThread {
                 }
             }
             self.shared.metrics.turns.inc();
-            match self.take_inputs(runtime) {
+            match self.take_inputs(&parking) {
                 Turn::GoOn => {}
                 Turn::Stop => break,
             }
@@ -88,8 +94,8 @@ impl ReplicaThread {
     }
 
     /// Waits for the first input or the deadline, then takes what else has come in.
-    fn take_inputs(&mut self, runtime: &Handle) -> Turn {
-        let wait = self.wait();
+    fn take_inputs(&mut self, parking: &Parking) -> Turn {
+        let until = Instant::now() + self.wait();
         let idle = self.deferred.is_empty() && self.queues.inputs.is_empty();
         if idle || self.published.elapsed() >= STATUS_INTERVAL {
             self.publish_status();
@@ -98,13 +104,12 @@ impl ReplicaThread {
         let mut input = None;
         if control.is_none() {
             let queues = &mut self.queues;
-            runtime.block_on(async {
-                tokio::select! {
-                    biased;
-                    c = queues.controls.recv() => control = Some(c.unwrap_or(Control::Stop)),
-                    i = queues.inputs.recv() => input = i,
-                    () = tokio::time::sleep(wait) => {}
+            parking.wait(until, |context| {
+                if let Poll::Ready(first) = queues.controls.poll_recv(context) {
+                    control = Some(first.unwrap_or(Control::Stop));
+                    return Poll::Ready(());
                 }
+                queues.inputs.poll_recv(context).map(|first| input = first)
             });
         }
         for _ in 0..INPUTS_PER_TURN_MAX {
@@ -136,12 +141,13 @@ impl ReplicaThread {
     }
 
     fn wait(&self) -> Duration {
-        let now_ms = self.shared.clock.now_ms();
-        let wait_ms = self
-            .replica
-            .next_deadline_ms()
-            .map_or(1000, |d| d.saturating_sub(now_ms));
-        Duration::from_millis(wait_ms.clamp(1, 1000))
+        let due = self.replica.next_deadline_ms();
+        let wait = due.map_or(WAIT_MAX, |at_ms| self.shared.clock.until(at_ms));
+        if wait.is_zero() {
+            // It was handled a moment ago, and could not be met yet.
+            return WAIT_MIN;
+        }
+        wait.min(WAIT_MAX)
     }
 
     fn handle(&mut self, input: Input) {
