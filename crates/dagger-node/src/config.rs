@@ -45,8 +45,8 @@ pub struct NodeConfig {
     /// What a write must survive.
     #[serde(default)]
     pub durability: Durability,
-    /// The least time between two rounds of this member, in milliseconds: a smaller one answers sooner and costs more
-    /// of a core. Under load rounds take longer by themselves.
+    /// The least time between two rounds of this member on average, in milliseconds: a smaller one answers sooner and costs
+    /// more of a core. Under load rounds take longer by themselves.
     #[serde(default = "default_round_interval_ms")]
     pub round_interval_ms: u64,
     /// Run VMs on this host, if the ledger knows a machine with this node's key.
@@ -132,7 +132,7 @@ fn default_listen() -> SocketAddr {
     (Ipv4Addr::UNSPECIFIED, 7400).into()
 }
 fn default_round_interval_ms() -> u64 {
-    2
+    3
 }
 fn default_true() -> bool {
     true

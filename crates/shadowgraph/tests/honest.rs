@@ -168,6 +168,64 @@ fn commits_take_three_delays() {
     }
 }
 
+/// docs/protocol.md 4.9: as many rounds as spacing each would make, and half a wave and three delays from submission to commit.
+#[test]
+fn a_paced_committee_waits_once_in_three_rounds() {
+    let (interval_ms, delay_ms, run_ms) = (20, 2, 6_000);
+    let parameters = Parameters {
+        min_round_interval_ms: interval_ms,
+        ..Parameters::default()
+    };
+    let mut cluster = Cluster::new(&[1; 4], 3, parameters);
+    cluster.delay_ms = (delay_ms, delay_ms);
+    cluster.submit(0, "start");
+    cluster.run_for(1_000);
+    let before = cluster.nodes[0].status().round;
+    let mut submitted = Vec::new();
+    while cluster.now_ms < 1_001_000 + run_ms {
+        let number = submitted.len();
+        submitted.push(cluster.now_ms);
+        cluster.submit(number % 4, &format!("{number}"));
+        cluster.run_for(7);
+    }
+    let rounds = cluster.nodes[0].status().round.0 - before.0;
+    let unpaced = run_ms / interval_ms;
+    assert!(
+        (unpaced * 95 / 100..=unpaced * 105 / 100).contains(&rounds),
+        "{rounds} rounds, {unpaced} if each were spaced"
+    );
+    cluster.run_for(1_000);
+    let mut latencies: Vec<u64> = Vec::new();
+    for (seat, node) in cluster.nodes.iter().enumerate() {
+        for (at_ms, commit) in &node.commits {
+            let own = commit
+                .events
+                .iter()
+                .filter(|e| e.creator().0 as usize == seat);
+            for wire in own.flat_map(|event| event.transactions().collect::<Vec<_>>()) {
+                let text = String::from_utf8_lossy(&wire).into_owned();
+                if let Ok(number) = text.parse::<usize>() {
+                    latencies.push(at_ms - submitted[number]);
+                }
+            }
+        }
+    }
+    assert_eq!(latencies.len(), submitted.len());
+    latencies.sort_unstable();
+    let (p50, worst) = (
+        latencies[latencies.len() / 2],
+        latencies[latencies.len() - 1],
+    );
+    assert!(
+        p50 <= interval_ms * 3 / 2 + 4 * delay_ms,
+        "p50 {p50} ms, {latencies:?}"
+    );
+    assert!(
+        worst <= interval_ms * 3 + 8 * delay_ms,
+        "at most {worst} ms"
+    );
+}
+
 #[test]
 fn a_silent_member_soon_costs_nothing() {
     let mut cluster = Cluster::new(&[1; 4], 3, Parameters::default());

@@ -57,7 +57,7 @@ pub struct BenchConsensusArgs {
     /// When an event counts as stored
     #[arg(long, value_enum, default_value_t = Durability::Os)]
     pub durability: Durability,
-    /// The least time between two rounds of a member [default: as nodes have it]
+    /// The least time between two rounds of a member on average [default: as nodes have it]
     #[arg(long, value_name = "MS")]
     pub round_interval: Option<u64>,
     /// Members that are killed before measuring starts

@@ -11,6 +11,9 @@ use crate::message::{Message, Peer, Recipient, Wake};
 use crate::pacing::Pacing;
 use crate::parameters::Config;
 
+/// Rounds of a wave: what the events of its first round carry is ordered by the votes of the other two. docs/protocol.md 4.9
+const WAVE_ROUNDS: u64 = 3;
+
 #[derive(Debug)]
 pub(super) struct Proposer {
     /// The last own event, the virtual genesis event at first.
@@ -18,6 +21,8 @@ pub(super) struct Proposer {
     last_timestamp_ms: u64,
     /// When it was made; the start, before the first.
     last_at_ms: u64,
+    /// When the last own event was made that began a wave; the start, before the first.
+    wave_at_ms: u64,
     /// Per seat, the highest round of its events that own events cite.
     cited: Vec<Round>,
     /// Since when `complete_round` has had its quorum.
@@ -57,6 +62,7 @@ impl Proposer {
             last,
             last_timestamp_ms: 0,
             last_at_ms: now_ms,
+            wave_at_ms: now_ms,
             cited: vec![Round(0); config.committee.len()],
             complete_round: Round(0),
             complete_at_ms: now_ms,
@@ -252,7 +258,7 @@ impl EpochReplica {
         at_ms <= now_ms
     }
 
-    /// docs/protocol.md 4.4
+    /// docs/protocol.md 4.4 and 4.9
     fn awake_at_ms(&self, now_ms: u64, next: Round) -> u64 {
         let proposer = &self.proposer;
         let alone = self.me().map_or(0, |me| self.committee().weight(me))
@@ -261,10 +267,12 @@ impl EpochReplica {
             .parameters()
             .min_round_interval_ms
             .max(u64::from(alone));
-        let paced_ms = if next == Round(1) {
-            now_ms
+        // docs/protocol.md 4.9: one honest member has begun the wave, so all do.
+        let is_begun = self.graph.weight(next) >= self.committee().validity_weight();
+        let paced_ms = if begins_wave(next) && !is_begun {
+            proposer.wave_at_ms + WAVE_ROUNDS * interval_ms
         } else {
-            proposer.last_at_ms + interval_ms
+            now_ms
         };
         let voted = next.back(1);
         let present = |seat| {
@@ -396,11 +404,12 @@ impl EpochReplica {
 
     fn make_event(&mut self, now_ms: u64) {
         let (me, next) = (self.me().expect("a signer has a seat"), self.next_round());
-        let backfill = self.graph.weight(next) >= self.committee().quorum_weight();
+        // docs/protocol.md 4.5: who is further behind makes up rounds that others may not cite in time.
+        let overtaken = self.graph.weight(next.next()) >= self.committee().quorum_weight();
         let uncommitted = next.0 - self.linearizer.leader_round.0.min(next.0);
         // docs/protocol.md 6.3: nothing to order is added to what cannot be ordered.
         let ordered = uncommitted <= self.parameters().payload_rounds_max;
-        let carries = !backfill && ordered && !self.ending.is_known();
+        let carries = !overtaken && ordered && !self.ending.is_known();
         let was_awake = self.is_awake();
         let draft = EventDraft {
             chain_id: self.config.chain_id,
@@ -424,6 +433,9 @@ impl EpochReplica {
         self.proposer.made(&event);
         self.proposer.first_live.get_or_insert(next);
         self.proposer.last_at_ms = now_ms;
+        if begins_wave(next) {
+            self.proposer.wave_at_ms = now_ms;
+        }
         self.proposer.rested = !was_awake;
         self.proposer.hint_wait_ms = 0;
         self.pacing.advanced(next, self.linearizer.leader_round);
@@ -493,4 +505,8 @@ impl EpochReplica {
             });
         }
     }
+}
+
+fn begins_wave(round: Round) -> bool {
+    round.0 % WAVE_ROUNDS == 1
 }
