@@ -1,14 +1,16 @@
 //! `cargo xtask mutants`: are the tests able to fail? Plants wrong versions of single expressions in a copy of `shadowgraph`,
 //! and runs its tests and the simulator's against each. All mutants are in one build, and one of them is switched on
-//! by an environment variable: a hundred builds would take hours.
+//! by an environment variable: a hundred builds would take hours. Verdicts are kept: an interrupted run goes on where it was.
 
 mod catalogue;
+mod memory;
 mod trial;
 
 use crate::shell;
 use anyhow::{Context, Result, bail, ensure};
 use catalogue::Mutation;
 use clap::Args;
+use memory::Memory;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -27,6 +29,9 @@ pub struct MutantsArgs {
     /// Print the mutants and where they stand, and try none
     #[arg(long)]
     list: bool,
+    /// Try also those that were killed before, in the same source
+    #[arg(long)]
+    again: bool,
 }
 
 /// Tries the mutants; fails when one survives.
@@ -49,21 +54,36 @@ pub fn run(args: &MutantsArgs) -> Result<()> {
         return Ok(());
     }
     let copy = shell::target_dir().join("mutants");
-    plant(&copy, &numbered)?;
-    let suites = shell::step("build", || trial::build(&copy))?;
-    let suites = shell::step("the source as it is", || baseline(suites))?;
+    let planted = plant(&copy, &numbered)?;
+    let mut memory = Memory::open(copy.join("verdicts.json"), planted);
+    let killed_before = |name: &str| memory.is_killed(name) && !args.again;
+    let open = tried.iter().filter(|(_, m)| !killed_before(&m.name));
+    let open: Vec<_> = open.collect();
+    println!(
+        "{} mutants, {} of them killed in an earlier run of this source",
+        tried.len(),
+        tried.len() - open.len()
+    );
     let start = Instant::now();
     let mut survivors = Vec::new();
-    for (number, mutation) in &tried {
-        let verdict = trial::against(&suites, *number)?;
-        println!("{:<34} {verdict}", mutation.name);
-        if matches!(verdict, Verdict::Survived) {
-            survivors.push(mutation.name.as_str());
+    if !open.is_empty() {
+        let suites = shell::step("build", || trial::build(&copy))?;
+        let suites = shell::step("the source as it is", || baseline(suites))?;
+        for (number, mutation) in open {
+            let began = Instant::now();
+            let before = memory.before(&mutation.name).cloned();
+            let verdict = trial::against(&suites, *number, before.as_ref())?;
+            let took = shell::seconds(began.elapsed());
+            println!("{:<34} {verdict} ({took})", mutation.name);
+            if matches!(verdict, Verdict::Survived) {
+                survivors.push(mutation.name.as_str());
+            }
+            memory.note(&mutation.name, verdict)?;
         }
     }
     let killed = tried.len() - survivors.len();
     println!(
-        "\n{killed} of {} mutants killed in {}",
+        "\n{killed} of {} mutants killed; this run took {}",
         tried.len(),
         shell::seconds(start.elapsed())
     );
@@ -73,16 +93,17 @@ pub fn run(args: &MutantsArgs) -> Result<()> {
     Ok(())
 }
 
-/// The tests must pass without a mutant; how long they take bounds how long they may take with one.
+/// The tests must pass without a mutant; the CPU time they take bounds what they may take with one.
 fn baseline(suites: Vec<Suite>) -> Result<Vec<Suite>> {
     let mut timed = Vec::new();
     for mut suite in suites {
-        let start = Instant::now();
-        match suite.run(0)? {
+        let before = trial::children_cpu()?;
+        match suite.run(0, None)? {
             Verdict::Survived => {}
             other => bail!("without a mutant, {}: {other}", suite.name),
         }
-        suite.usual = start.elapsed();
+        suite.usual = trial::children_cpu()?.saturating_sub(before);
+        println!("    {:<34} {}", suite.name, shell::seconds(suite.usual));
         timed.push(suite);
     }
     // What kills most in the least time goes first.
@@ -91,7 +112,8 @@ fn baseline(suites: Vec<Suite>) -> Result<Vec<Suite>> {
 }
 
 /// Copies the crates and plants the switches. Files that would not change are left alone, so that cargo builds only what did.
-fn plant(copy: &Path, mutations: &[(u32, &Mutation)]) -> Result<()> {
+/// Returns the digest of all that was planted.
+fn plant(copy: &Path, mutations: &[(u32, &Mutation)]) -> Result<String> {
     let manifest = std::fs::read_to_string(shell::root().join("Cargo.toml"))?;
     let members = "members = [\"crates/*\", \"xtask\"]";
     ensure!(
@@ -142,7 +164,19 @@ fn plant(copy: &Path, mutations: &[(u32, &Mutation)]) -> Result<()> {
         std::fs::create_dir_all(to.parent().expect("below the copy"))?;
         std::fs::write(to, bytes)?;
     }
-    remove_others(copy, &copy.join("crates"), &files)
+    remove_others(copy, &copy.join("crates"), &files)?;
+    Ok(digest(&files))
+}
+
+fn digest(files: &BTreeMap<PathBuf, Vec<u8>>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (path, bytes) in files {
+        for part in [path.as_os_str().as_encoded_bytes(), bytes] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// The module that the switches ask.

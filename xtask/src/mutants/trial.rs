@@ -4,15 +4,25 @@
 use super::{CRATES, VARIABLE};
 use crate::shell;
 use anyhow::{Context, Result, ensure};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::Signal;
+use nix::sys::time::TimeValLike;
+use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// A mutant may take so many times what the tests usually take, and this much more, before it counts as stuck.
-const PATIENCE_FACTOR: u32 = 10;
-const PATIENCE: Duration = Duration::from_secs(120);
+/// With a mutant a program may take so many times the CPU time it usually takes, and this much more, before it counts as
+/// stuck. CPU time: what else runs on the machine must not kill a mutant.
+const PATIENCE_FACTOR: u32 = 5;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// A program that waits without computing counts as stuck after so many times that.
+const IDLE_FACTOR: u32 = 30;
+/// What a program may take of memory, in KiB: a mutant without a bound must not take the machine.
+const MEMORY_KIB: u64 = 6 << 20;
 
 /// One test program.
 pub struct Suite {
@@ -20,15 +30,15 @@ pub struct Suite {
     program: PathBuf,
     /// The directory of its crate, from which its tests read their files.
     home: PathBuf,
-    /// How long it takes without a mutant.
+    /// The CPU time it takes without a mutant.
     pub usual: Duration,
 }
 
 /// What the tests say of a mutant.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// This test failed.
-    Killed(String),
+    /// This test of this program failed.
+    Killed { suite: String, test: String },
     /// This program ended without a result: a panic in a panic, an overflown stack.
     Aborted(String),
     /// This program did not end.
@@ -40,7 +50,7 @@ pub enum Verdict {
 impl std::fmt::Display for Verdict {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Killed(test) => write!(f, "killed by {test}"),
+            Self::Killed { suite, test } => write!(f, "killed by {suite} {test}"),
             Self::Aborted(suite) => write!(f, "killed: {suite} aborted"),
             Self::Stuck(suite) => write!(f, "killed: {suite} did not end"),
             Self::Survived => f.write_str("SURVIVED"),
@@ -48,12 +58,23 @@ impl std::fmt::Display for Verdict {
     }
 }
 
-/// Builds the copy's tests. The stateright model is left out: it shares no code with the library.
+impl Verdict {
+    /// The program, and the test if it was one, that noticed.
+    fn killer(&self) -> Option<(&str, Option<&str>)> {
+        match self {
+            Self::Killed { suite, test } => Some((suite, Some(test))),
+            Self::Aborted(suite) | Self::Stuck(suite) => Some((suite, None)),
+            Self::Survived => None,
+        }
+    }
+}
+
+/// Builds the copy's tests. The stateright models are left out: they share no code with the library.
 pub fn build(copy: &Path) -> Result<Vec<Suite>> {
     let mut cargo = shell::cargo();
     cargo.current_dir(copy);
     cargo.env("CARGO_TARGET_DIR", copy.join("target"));
-    cargo.args(["test", "--no-run", "--lib", "--test", "*"]);
+    cargo.args(["test", "--release", "--no-run", "--lib", "--test", "*"]);
     cargo.args(["--message-format", "json-render-diagnostics"]);
     for name in CRATES {
         cargo.args(["-p", name]);
@@ -75,7 +96,7 @@ pub fn build(copy: &Path) -> Result<Vec<Suite>> {
             suites.push(suite);
         }
     }
-    suites.retain(|suite| suite.name != "shadowgraph-sim::model");
+    suites.retain(|suite| !suite.name.ends_with("model"));
     ensure!(
         suites.len() >= 2 * CRATES.len(),
         "cargo named only {} test programs",
@@ -105,10 +126,19 @@ fn suite(message: &serde_json::Value) -> Option<Suite> {
     })
 }
 
-/// Runs all programs with a mutant on until a test fails.
-pub fn against(suites: &[Suite], number: u32) -> Result<Verdict> {
+/// Runs all programs with a mutant on until a test fails; first what killed it in an earlier version of the source.
+pub fn against(suites: &[Suite], number: u32, before: Option<&Verdict>) -> Result<Verdict> {
+    let killer = before.and_then(Verdict::killer);
+    if let Some((name, test)) = killer
+        && let Some(suite) = suites.iter().find(|suite| suite.name == name)
+    {
+        let noticed = suite.run(number, test)?;
+        if noticed != Verdict::Survived {
+            return Ok(noticed);
+        }
+    }
     for suite in suites {
-        match suite.run(number)? {
+        match suite.run(number, None)? {
             Verdict::Survived => {}
             noticed => return Ok(noticed),
         }
@@ -116,10 +146,30 @@ pub fn against(suites: &[Suite], number: u32) -> Result<Verdict> {
     Ok(Verdict::Survived)
 }
 
+/// The CPU time of all programs that ended.
+pub fn children_cpu() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let us = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    Ok(Duration::from_micros(us.unsigned_abs()))
+}
+
 impl Suite {
-    /// Runs this program with a mutant on.
-    pub fn run(&self, number: u32) -> Result<Verdict> {
-        let mut child = Command::new(&self.program)
+    /// The CPU time after which it counts as stuck.
+    fn patience(&self) -> Duration {
+        self.usual * PATIENCE_FACTOR + PATIENCE
+    }
+
+    /// Runs this program with a mutant on: all of its tests, or one.
+    pub fn run(&self, number: u32, only: Option<&str>) -> Result<Verdict> {
+        // The source as it is takes what it takes.
+        let limit = (number > 0).then(|| self.patience());
+        let seconds = limit.map_or("unlimited".to_owned(), |limit| limit.as_secs().to_string());
+        let script =
+            format!("ulimit -S -t {seconds} && ulimit -v {MEMORY_KIB} && exec \"$0\" \"$@\"");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .arg(&self.program)
+            .args(only.map(|test| ["--exact", test]).into_iter().flatten())
             .current_dir(&self.home)
             .env(VARIABLE, number.to_string())
             .stdin(Stdio::null())
@@ -136,19 +186,33 @@ impl Suite {
                 }
             }
         });
-        let verdict = self.listen(number, &heard);
+        let said = self.listen(limit.map(|limit| limit * IDLE_FACTOR), &heard);
         drop(heard);
-        // Whatever the verdict, nothing more is asked of it.
-        let _ = child.kill();
-        child.wait()?;
+        if said.is_some() {
+            // Whatever the verdict, nothing more is asked of it.
+            let _ = child.kill();
+        }
+        let status = child.wait()?;
         reader.join().expect("the reader only reads");
-        Ok(verdict)
+        Ok(said.unwrap_or_else(|| self.ended_silently(status)))
     }
 
-    fn listen(&self, number: u32, heard: &mpsc::Receiver<String>) -> Verdict {
-        let patience = self.usual * PATIENCE_FACTOR + PATIENCE;
-        // The source as it is takes what it takes.
-        let end = (number > 0).then(|| Instant::now() + patience);
+    fn ended_silently(&self, status: ExitStatus) -> Verdict {
+        let suite = self.name.clone();
+        if status.signal() == Some(Signal::SIGXCPU as i32) {
+            Verdict::Stuck(suite)
+        } else {
+            Verdict::Aborted(suite)
+        }
+    }
+
+    /// What its lines say; nothing if it ends without a result.
+    fn listen(
+        &self,
+        patience: Option<Duration>,
+        heard: &mpsc::Receiver<String>,
+    ) -> Option<Verdict> {
+        let end = patience.map(|patience| Instant::now() + patience);
         loop {
             let line = match end {
                 None => heard
@@ -159,16 +223,17 @@ impl Suite {
             match line {
                 Ok(line) => {
                     if let Some(test) = failed(&line) {
-                        return Verdict::Killed(format!("{} {test}", self.name));
+                        let (suite, test) = (self.name.clone(), test.to_owned());
+                        return Some(Verdict::Killed { suite, test });
                     }
                     if line.starts_with("test result: ok.") {
-                        return Verdict::Survived;
+                        return Some(Verdict::Survived);
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => return Verdict::Stuck(self.name.clone()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Verdict::Aborted(self.name.clone());
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    return Some(Verdict::Stuck(self.name.clone()));
                 }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
             }
         }
     }
