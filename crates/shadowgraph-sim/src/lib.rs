@@ -7,12 +7,14 @@
 //! This crate is for tests and measurements. It must not be a dependency of anything that ships.
 
 pub mod adversary;
+pub mod bench;
+pub mod by_digest;
 pub mod checkers;
 pub mod disk;
 pub mod epochs;
-pub mod latency;
 pub mod network;
 pub mod node;
+pub mod packet;
 pub mod plan;
 pub mod queue;
 pub mod regions;

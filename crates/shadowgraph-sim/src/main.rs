@@ -8,7 +8,7 @@ use std::time::Instant;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use shadowgraph_sim::latency::{Figure, latency};
+use shadowgraph_sim::bench::{BENCHES, Choice, Figure, measure};
 use shadowgraph_sim::report::Report;
 use shadowgraph_sim::run::{replay_command, run, run_plan};
 use shadowgraph_sim::scenario::{SCENARIOS, Scenario};
@@ -41,9 +41,12 @@ struct Arguments {
     /// Lists the scenarios.
     #[arg(long)]
     list: bool,
-    /// Measures instead: `latency`.
-    #[arg(long, value_name = "WHAT", value_parser = ["latency"])]
+    /// Measures instead: `latency`, `cpu`, `payload`, `memory`, `seeds` or `all`.
+    #[arg(long, value_name = "WHAT", value_parser = a_bench)]
     bench: Option<String>,
+    /// Measures only rows whose name contains this.
+    #[arg(long, value_name = "TEXT", requires = "bench", default_value = "")]
+    rows: String,
     /// Prints one JSON object a line.
     #[arg(long)]
     json: bool,
@@ -63,6 +66,13 @@ fn seeds(text: &str) -> Result<Range<u64>, String> {
     Ok(number(from)?..number(to)?)
 }
 
+fn a_bench(text: &str) -> Result<String, String> {
+    if text == "all" || BENCHES.contains(&text) {
+        return Ok(text.to_string());
+    }
+    Err(format!("there are {} and all", BENCHES.join(", ")))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if arguments.list {
@@ -71,8 +81,13 @@ fn main() -> ExitCode {
             .for_each(|scenario| println!("{:<20} {}", scenario.name, scenario.about));
         return ExitCode::SUCCESS;
     }
-    if arguments.bench.is_some() {
-        print_figures(&latency(arguments.quick), arguments.json);
+    if let Some(bench) = &arguments.bench {
+        let choice = Choice {
+            bench,
+            rows: &arguments.rows,
+            quick: arguments.quick,
+        };
+        measure(&choice, &mut |figure| print_figure(&figure, arguments.json));
         return ExitCode::SUCCESS;
     }
     let Some(scenarios) = chosen(&arguments.scenario) else {
@@ -186,37 +201,25 @@ fn many(scenarios: &[&'static Scenario], seeds: Range<u64>) -> ExitCode {
     ExitCode::from(u8::from(failed > 0))
 }
 
-fn print_figures(figures: &[Figure], json: bool) {
+/// One line, at once: a row may take minutes.
+fn print_figure(figure: &Figure, json: bool) {
     if json {
-        for figure in figures {
-            println!(
-                "{}",
-                serde_json::to_string(figure).expect("a figure is plain data")
-            );
-        }
+        let text = serde_json::to_string(figure).expect("a figure is plain data");
+        println!("{text}");
         return;
     }
-    println!(
-        "{:<52} {:>9} {:<7} {:>7}",
-        "latency", "value", "unit", "target"
-    );
-    for Figure {
+    let Figure {
+        bench,
         name,
         value,
         unit,
         target,
         ok,
-        ..
-    } in figures
-    {
-        let target = if *target > 0.0 {
-            format!("{target}")
-        } else {
-            String::from("-")
-        };
-        println!(
-            "{name:<52} {value:>9.3} {unit:<7} {target:>7} {}",
-            if *ok { "" } else { "missed" }
-        );
-    }
+    } = figure;
+    let target = match (ok, *target > 0.0) {
+        (true, true) => format!("target {target}"),
+        (false, _) => format!("target {target}: missed"),
+        (true, false) => String::new(),
+    };
+    println!("{bench:<8} {name:<66} {value:>12.3} {unit:<7} {target}");
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, CheckpointCertificate, Commit, Epoch, EpochEnd, EpochStart, EquivocationProof,
+    ChainId, CheckpointCertificate, Commit, Digest, Epoch, EpochEnd, EpochStart, EquivocationProof,
     EventRef, HaltReason, Input, Message, Output, Parameters, Peer, PeerFault, Recipient, Replica,
     ReplicaStatus, StoreRequest, SubmitError, SyncRequest, VerifiedEvent,
 };
 
+use crate::by_digest::DigestSet;
 use crate::disk::{CrashKind, Disk};
 use crate::epochs::Epochs;
 use crate::queue::SkewedClock;
@@ -107,6 +108,8 @@ pub struct Node {
     backup: Option<Disk>,
     /// Everything on the disk, synced or not, by round and creator.
     index: BTreeMap<(Epoch, EventRef), Bytes>,
+    /// The digests of all that. A digest covers epoch, round and creator.
+    held: DigestSet<Digest>,
     /// The ends on the disk.
     ends: Vec<EpochEnd>,
     /// The epoch that the last start began with.
@@ -138,6 +141,7 @@ impl Node {
             disk_full: false,
             backup: None,
             index: BTreeMap::new(),
+            held: DigestSet::default(),
             ends: Vec::new(),
             first: Epoch(0),
             syncing: None,
@@ -199,8 +203,14 @@ impl Node {
     }
 
     /// Whether this event is on its disk.
-    pub fn holds(&self, epoch: Epoch, reference: &EventRef) -> bool {
-        self.index.contains_key(&(epoch, *reference))
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.held.contains(digest)
+    }
+
+    fn remember(&mut self, event: &VerifiedEvent) {
+        let key = (event.epoch(), *event.reference());
+        self.index.insert(key, event.bytes().clone());
+        self.held.insert(*event.digest());
     }
 
     /// The epoch that a start begins with.
@@ -382,8 +392,7 @@ impl Node {
                 let mut record = vec![RECORD_EVENT];
                 record.extend_from_slice(event.bytes());
                 self.disk.append(&record);
-                let key = (event.epoch(), *event.reference());
-                self.index.insert(key, event.bytes().clone());
+                self.remember(&event);
                 effects.push(Effect::Persisted(event));
             }
             Output::Send { to, message } => {
@@ -425,7 +434,7 @@ impl Node {
             if creator != Some(self.identity.node) {
                 continue;
             }
-            if !self.holds(event.epoch(), event.reference()) {
+            if !self.holds(event.digest()) {
                 effects.push(Effect::Broken(format!(
                     "own {:?} was sent before it was persisted",
                     event.reference()
@@ -437,7 +446,7 @@ impl Node {
     /// The log is in causal order: an event comes after its parents, except those that are collected.
     fn check_causal(&self, event: &VerifiedEvent, effects: &mut Vec<Effect>) {
         for parent in event.parents().iter().filter(|parent| parent.round.0 > 0) {
-            let missing = !self.holds(event.epoch(), parent);
+            let missing = !self.holds(&parent.digest);
             if missing
                 && self.status().is_some_and(|status| {
                     status.epoch == event.epoch() && parent.round > status.floor

@@ -24,6 +24,17 @@ pub struct Latency {
     pub committed_us: u64,
 }
 
+/// The most that any replica held at one time, each with what the parameters allow.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    /// Events in a graph.
+    pub graph_events: (u64, u64),
+    /// Events that waited for ancestors.
+    pub pending_events: (u64, u64),
+    /// Bytes of transactions that waited.
+    pub pool_bytes: (u64, u64),
+}
+
 /// The outcome of a run.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -43,6 +54,8 @@ pub struct Report {
     pub accepted: u64,
     /// Latency of each transaction whose submitter saw it commit.
     pub latencies: Vec<Latency>,
+    /// The most that any replica held.
+    pub held: Held,
     /// The steps as text, if they were asked for.
     pub lines: Vec<String>,
 }

@@ -1,8 +1,9 @@
 //! Decoding and verification as every node does it, with one memory for the whole run: equal bytes have an equal verdict, so
 //! each distinct event's signature is checked once, not once per receiver.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use crate::by_digest::DigestMap;
 use bytes::Bytes;
 use shadowgraph::{ChainId, Committee, Digest, UnverifiedEvent, VerifiedEvent, verify_events};
 
@@ -10,7 +11,7 @@ use shadowgraph::{ChainId, Committee, Digest, UnverifiedEvent, VerifiedEvent, ve
 pub struct Verifier {
     chain_id: ChainId,
     committees: Vec<Committee>,
-    verdicts: HashMap<[u8; 32], Option<VerifiedEvent>>,
+    verdicts: DigestMap<[u8; 32], Option<VerifiedEvent>>,
     /// The digest of the first valid event seen per epoch, round and creator.
     first: BTreeMap<(u64, u64, u16), Digest>,
     twins: Vec<(u64, u64, u16)>,
@@ -22,7 +23,7 @@ impl Verifier {
         Self {
             chain_id,
             committees,
-            verdicts: HashMap::new(),
+            verdicts: DigestMap::default(),
             first: BTreeMap::new(),
             twins: Vec::new(),
         }

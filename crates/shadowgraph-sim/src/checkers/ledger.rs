@@ -7,9 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use shadowgraph::{
     ChainId, Checkpoint, CheckpointCertificate, Commit, Committee, Digest, Epoch, EpochEnd,
-    EventRef, MemberIndex, Signature,
+    EventRef, MemberIndex, PublicKey, Signature,
 };
 
+use crate::by_digest::DigestSet;
 use crate::epochs::Epochs;
 use crate::toy_ledger::Executed;
 
@@ -41,7 +42,9 @@ pub struct LedgerChecker {
     pub ends: Vec<u64>,
     roots: BTreeMap<u64, Executed>,
     /// Signatures of certificates that verified. Every node shows its own certificate, of much the same signatures.
-    signed: HashSet<(Checkpoint, MemberIndex, Signature)>,
+    signed: HashSet<([u8; 32], MemberIndex, Signature)>,
+    /// Checkpoints of which a certificate was seen.
+    checkpoints: DigestSet<[u8; 32]>,
     /// The highest certified commit.
     pub certified: u64,
 }
@@ -73,6 +76,7 @@ impl LedgerChecker {
             ends: Vec::new(),
             roots: BTreeMap::new(),
             signed: HashSet::new(),
+            checkpoints: DigestSet::default(),
             certified: 0,
         }
     }
@@ -268,26 +272,42 @@ impl LedgerChecker {
         Ok(())
     }
 
+    /// The library's own verdict on the first certificate of a checkpoint; of the others only what their signatures add.
+    fn check_signatures(
+        &mut self,
+        node: usize,
+        certificate: &CheckpointCertificate,
+        committee: &Committee,
+    ) -> Finding {
+        let message = signed_bytes(&self.chain_id, &certificate.checkpoint);
+        let digest = *blake3::hash(&message).as_bytes();
+        if self.checkpoints.insert(digest) {
+            let verdict = certificate.verify(&self.chain_id, committee);
+            ensure!(
+                "certificate",
+                verdict.is_ok(),
+                "n{node}: {:?} does not verify: {verdict:?}",
+                certificate.checkpoint
+            );
+        }
+        for (seat, signature) in &certificate.signatures {
+            let known = !self.signed.insert((digest, *seat, *signature));
+            let key = committee.member(*seat).map(|member| member.key);
+            ensure!(
+                "certificate",
+                known || key.is_some_and(|key| verifies(&key, &message, signature)),
+                "n{node}: the signature of {seat:?} on {:?} does not verify",
+                certificate.checkpoint
+            );
+        }
+        Ok(())
+    }
+
     /// A node holds a certificate: it verifies, its signers are a quorum counted here, and its roots are the true ones.
     pub fn certified(&mut self, node: usize, certificate: &CheckpointCertificate) -> Finding {
         let index = certificate.checkpoint.commit.0;
         let committee = self.committee(certificate.checkpoint.epoch)?.clone();
-        let signatures = certificate.signatures.iter();
-        let named: Vec<_> = signatures
-            .map(|(member, signature)| (certificate.checkpoint, *member, *signature))
-            .collect();
-        if !named
-            .iter()
-            .all(|signature| self.signed.contains(signature))
-        {
-            let verdict = certificate.verify(&self.chain_id, &committee);
-            ensure!(
-                "certificate",
-                verdict.is_ok(),
-                "n{node}: certificate {index} does not verify: {verdict:?}"
-            );
-            self.signed.extend(named);
-        }
+        self.check_signatures(node, certificate, &committee)?;
         let ascending = |pair: &[(MemberIndex, Signature)]| pair[0].0 < pair[1].0;
         ensure!(
             "certificate",
@@ -380,6 +400,20 @@ fn same_commit(first: &Reported, node: usize, commit: &Commit) -> Finding {
         commit.decision
     );
     Ok(())
+}
+
+/// What a checkpoint's vote signs, written out a second time. docs/protocol.md 9.2
+fn signed_bytes(chain_id: &ChainId, checkpoint: &Checkpoint) -> Vec<u8> {
+    let mut message = b"dagger checkpoint v1\0".to_vec();
+    message.extend_from_slice(&chain_id.0);
+    message.extend(borsh::to_vec(checkpoint).expect("a checkpoint encodes"));
+    message
+}
+
+fn verifies(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+    let signature = ed25519_zebra::Signature::from(signature.0);
+    let key = ed25519_zebra::VerificationKey::try_from(key.0);
+    key.is_ok_and(|key| key.verify(&signature, message).is_ok())
 }
 
 /// The chained digest, written out a second time.

@@ -6,6 +6,7 @@ use super::ledger::{Finding, ensure};
 use crate::epochs::Epochs;
 use crate::plan::Plan;
 use crate::queue::{MS, SECOND};
+use crate::report::Held;
 
 /// Time after the load ends in which a committee may still finish what was under way, in microseconds.
 const CALM_DOWN_US: u64 = 4 * SECOND;
@@ -17,9 +18,6 @@ const TWINS_MAX: u64 = 8;
 /// The bounds, and what was counted.
 pub struct LimitChecker {
     members: u64,
-    graph_events_max: u64,
-    pending_events_max: u64,
-    pool_bytes_max: usize,
     heartbeat_us: u64,
     idle_permille: Option<u64>,
     idle_since_us: Option<u64>,
@@ -27,8 +25,8 @@ pub struct LimitChecker {
     last_timer_us: Vec<u64>,
     spins: Vec<u32>,
     proofs: u64,
-    /// The most events that any graph held.
-    pub graph_events_peak: u64,
+    /// The most that any replica held, and the bounds.
+    pub held: Held,
 }
 
 impl LimitChecker {
@@ -42,9 +40,14 @@ impl LimitChecker {
         let window = parameters.gc_depth_rounds + 4 * parameters.payload_rounds_max + 200;
         Self {
             members,
-            graph_events_max: members * window + members * TWINS_MAX * window / 3,
-            pending_events_max: (plan.nodes() * parameters.pending_events_per_peer_max) as u64,
-            pool_bytes_max: parameters.pool_bytes_max,
+            held: Held {
+                graph_events: (0, members * window + members * TWINS_MAX * window / 3),
+                pending_events: (
+                    0,
+                    (plan.nodes() * parameters.pending_events_per_peer_max) as u64,
+                ),
+                pool_bytes: (0, parameters.pool_bytes_max as u64),
+            },
             heartbeat_us: parameters.heartbeat_ms * MS,
             idle_permille: plan.expect.idle_events_permille,
             idle_since_us: None,
@@ -52,30 +55,32 @@ impl LimitChecker {
             last_timer_us: vec![u64::MAX; plan.nodes()],
             spins: vec![0; plan.nodes()],
             proofs: 0,
-            graph_events_peak: 0,
         }
     }
 
     /// A look at a replica.
     pub fn sample(&mut self, node: usize, status: &ReplicaStatus) -> Finding {
-        let (graph, pending) = (status.graph_events as u64, status.pending_events as u64);
-        self.graph_events_peak = self.graph_events_peak.max(graph);
-        ensure!(
-            "memory",
-            graph <= self.graph_events_max,
-            "n{node}: {graph} events in the graph"
-        );
-        ensure!(
-            "memory",
-            pending <= self.pending_events_max,
-            "n{node}: {pending} events wait for ancestors"
-        );
-        ensure!(
-            "memory",
-            status.pool_bytes <= self.pool_bytes_max,
-            "n{node}: {} bytes wait",
-            status.pool_bytes
-        );
+        let held = [
+            (
+                &mut self.held.graph_events,
+                status.graph_events,
+                "events in the graph",
+            ),
+            (
+                &mut self.held.pending_events,
+                status.pending_events,
+                "events that wait for ancestors",
+            ),
+            (
+                &mut self.held.pool_bytes,
+                status.pool_bytes,
+                "bytes that wait",
+            ),
+        ];
+        for ((peak, bound), now, what) in held {
+            *peak = (*peak).max(now as u64);
+            ensure!("memory", *peak <= *bound, "n{node}: {now} {what}");
+        }
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::by_digest::DigestMap;
+
 /// Digest of an event.
 pub type Id = [u8; 32];
 
@@ -66,7 +68,7 @@ pub struct NaiveCommit {
 /// A set of events with the weights of their creators.
 #[derive(Clone, Debug, Default)]
 pub struct NaiveGraph {
-    vertices: HashMap<Id, Vertex>,
+    vertices: DigestMap<Id, Vertex>,
     rounds: BTreeMap<u64, BTreeSet<Id>>,
     weights: Vec<u64>,
 }
@@ -158,13 +160,18 @@ impl NaiveGraph {
 
     /// All events from which `from` descends, itself included, down to `floor` (a round, included).
     pub fn history(&self, from: &Id, floor: u64) -> BTreeSet<Id> {
+        self.history_beyond(from, floor, &BTreeSet::new())
+    }
+
+    /// The same without what lies in `known` and below it: a set that holds the history, down to `floor`, of all it holds.
+    pub fn history_beyond(&self, from: &Id, floor: u64, known: &BTreeSet<Id>) -> BTreeSet<Id> {
         let mut seen = BTreeSet::new();
         let mut open = vec![*from];
         while let Some(id) = open.pop() {
             let Some(vertex) = self.vertices.get(&id) else {
                 continue;
             };
-            if vertex.round >= floor && seen.insert(id) {
+            if vertex.round >= floor && !known.contains(&id) && seen.insert(id) {
                 open.extend(vertex.parents.iter().map(|(_, _, parent)| *parent));
             }
         }

@@ -75,11 +75,12 @@ fn order(
     output: &mut BTreeSet<Id>,
     slots: &mut BTreeSet<(u64, u16)>,
 ) -> Vec<Id> {
-    let history = graph.history(leader, floor + 1);
+    // Floors only rise, so earlier commits have output or dropped all that lies below what they did.
+    let history = graph.history_beyond(leader, floor + 1, output);
     let mut fresh: BTreeMap<(u64, u16, Id), Id> = BTreeMap::new();
-    for id in history.difference(output) {
-        let vertex = graph.get(id).expect("the history lies in the graph");
-        fresh.insert((vertex.round, vertex.creator, *id), *id);
+    for id in history {
+        let vertex = graph.get(&id).expect("the history lies in the graph");
+        fresh.insert((vertex.round, vertex.creator, id), id);
     }
     let mut events = Vec::new();
     for ((round, creator, _), id) in fresh {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use shadowgraph::{Config, Epoch, EpochEnd, Output, Recovery};
 
 use super::{Effect, Identity, Node, RECORD_END, Records};
+use crate::by_digest::DigestSet;
 use crate::disk::Disk;
 use crate::toy_ledger::{Executed, ToyLedger};
 
@@ -21,6 +22,7 @@ impl Node {
         let first = self.first_epoch(&records);
         let Records { events, ends } = records;
         self.index = BTreeMap::new();
+        self.held = DigestSet::default();
         self.ends = ends;
         self.first = first;
         let before = self.ends.iter().find(|end| end.next.epoch() == first);
@@ -42,8 +44,7 @@ impl Node {
         loop {
             let epoch = recovery.committee().epoch();
             while let Some(event) = events.next_if(|event| event.epoch() == epoch) {
-                let key = (event.epoch(), *event.reference());
-                self.index.insert(key, event.bytes().clone());
+                self.remember(&event);
                 recovery.replay(event);
                 self.recover_outputs(&mut recovery, &mut effects);
             }

@@ -1,9 +1,11 @@
 //! Messages on their way, and what nodes ask for carried out.
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use shadowgraph::{
-    Commit, Digest, Epoch, EpochEnd, EquivocationProof, EventRef, Input, MemberIndex, Message,
-    Peer, PeerFault, Recipient, Round, UnverifiedEvent, VerifiedEvent,
+    Commit, Digest, Epoch, EpochEnd, EquivocationProof, Input, Message, Peer, PeerFault, Recipient,
+    VerifiedEvent,
 };
 
 use super::{EXECUTION_US, Happening, Slot, World};
@@ -12,9 +14,10 @@ use crate::checkers::ledger::{Finding, LedgerChecker};
 use crate::checkers::naive::{NaiveGraph, Vertex};
 use crate::checkers::replay;
 use crate::node::Effect;
+use crate::packet::Packet;
 use crate::queue::SECOND;
 
-/// One in so many reported decisions is recounted at once.
+/// One in so many reported decisions is recounted at once; of a large committee each by four nodes or so.
 const DECISIONS_CHECKED: u64 = 4;
 /// A slow node drops what it could not even begin within this time, in microseconds: its buffers are bounded.
 const BACKLOG_US: u64 = SECOND;
@@ -43,7 +46,7 @@ impl World {
     }
 
     /// Puts a message on one link.
-    pub(super) fn transmit(&mut self, from: usize, to: usize, bytes: &Bytes, extra_us: u64) {
+    pub(super) fn transmit(&mut self, from: usize, to: usize, packet: &Rc<Packet>, extra_us: u64) {
         let now_us = self.queue.now_us();
         for delay_us in self.network.arrivals(from, to).into_iter().flatten() {
             self.queue.push(
@@ -51,14 +54,14 @@ impl World {
                 Happening::Deliver {
                     from,
                     to,
-                    bytes: bytes.clone(),
+                    packet: Rc::clone(packet),
                 },
             );
         }
     }
 
     /// A message arrives: at once for most nodes, in the queue of a slow one.
-    pub(super) fn deliver(&mut self, from: usize, to: usize, bytes: Bytes) {
+    pub(super) fn deliver(&mut self, from: usize, to: usize, packet: Rc<Packet>) {
         let now_us = self.queue.now_us();
         if let Slot::Honest(driver) = &mut self.slots[to] {
             if !driver.is_up() || driver.disk_full {
@@ -75,52 +78,51 @@ impl World {
                             node: to,
                             incarnation,
                             from,
-                            bytes,
+                            packet,
                         },
                     );
                 }
                 return;
             }
         }
-        self.process(from, to, bytes);
+        self.process(from, to, &packet);
     }
 
     /// A node reads a message.
-    pub(super) fn process(&mut self, from: usize, to: usize, bytes: Bytes) {
+    pub(super) fn process(&mut self, from: usize, to: usize, packet: &Packet) {
         let now_us = self.queue.now_us();
-        let decoded = Message::decode(bytes.clone());
-        self.trace.step(now_us, to, "receive", &bytes, || {
-            format!("from n{from}: {}", describe(&decoded))
+        self.trace.step(now_us, to, "receive", packet.digest(), || {
+            format!("from n{from}: {}", describe(packet.message()))
         });
-        let events = match &decoded {
-            Ok(Message::Events(events)) => self.verifier.verify(events),
-            _ => Vec::new(),
-        };
+        let events = packet.verified(&mut self.verifier);
         if matches!(self.slots[to], Slot::Puppet(_)) {
-            self.puppet_hears(to, &bytes, events);
+            self.puppet_hears(to, packet.bytes(), events.to_vec());
             return;
         }
         let epoch = self.epoch_of(to);
         let from = self.peer(to, from);
-        match decoded {
-            Ok(Message::Events(wire)) => {
-                let foreign: Vec<_> = wire
-                    .into_iter()
-                    .filter_map(|bytes| UnverifiedEvent::decode(bytes).ok())
+        match packet.message() {
+            Ok(Message::Events(_)) => {
+                let foreign = packet.decoded().iter();
+                let foreign: Vec<_> = foreign
                     .filter(|event| event.epoch() != epoch)
+                    .cloned()
                     .collect();
                 let none = foreign.is_empty();
                 if !none {
                     let events = foreign;
                     self.input(to, Input::Foreign { from, events });
                 }
-                let here = |event: &VerifiedEvent| event.epoch() == epoch;
-                let events: Vec<_> = events.into_iter().filter(here).collect();
+                let here = |event: &&VerifiedEvent| event.epoch() == epoch;
+                let events: Vec<_> = events.iter().filter(here).cloned().collect();
                 if (none || !events.is_empty()) && self.epoch_of(to) == epoch {
                     self.input(to, Input::Events { from, events });
                 }
             }
-            Ok(message) => self.input(to, Input::Message { from, message }),
+            Ok(message) => {
+                let message = message.clone();
+                self.input(to, Input::Message { from, message });
+            }
             Err(_) => {}
         }
     }
@@ -171,7 +173,7 @@ impl World {
             self.trace.step(now_us, member, "mischief", &bytes, || {
                 format!("to n{to}: {} bytes", bytes.len())
             });
-            self.transmit(member, to, &bytes, delay_us);
+            self.transmit(member, to, &Rc::new(Packet::new(bytes)), delay_us);
         }
     }
 
@@ -187,7 +189,7 @@ impl World {
         let now_us = self.queue.now_us();
         let incarnation = self.honest(node).incarnation();
         match effect {
-            Effect::Send(to, bytes) => self.send(node, to, &bytes),
+            Effect::Send(to, bytes) => self.send(node, to, Packet::new(bytes)),
             Effect::Sync(position) => {
                 let at_us = now_us + self.plan.sync_us;
                 self.queue.push(
@@ -207,7 +209,7 @@ impl World {
                     Happening::Executed {
                         node,
                         incarnation,
-                        executed,
+                        executed: Box::new(executed),
                     },
                 );
             }
@@ -301,29 +303,30 @@ impl World {
         }
     }
 
-    fn send(&mut self, node: usize, to: Recipient, bytes: &Bytes) {
+    fn send(&mut self, node: usize, to: Recipient, packet: Packet) {
         let now_us = self.queue.now_us();
-        self.trace.step(now_us, node, "send", bytes, || {
-            format!("to {to:?}: {}", describe(&Message::decode(bytes.clone())))
+        let packet = Rc::new(packet);
+        self.trace.step(now_us, node, "send", packet.digest(), || {
+            format!("to {to:?}: {}", describe(packet.message()))
         });
         match to {
             Recipient::One(peer) => {
                 if let Some(to) = self.node_of(node, peer) {
-                    self.transmit_to_key(node, to, bytes);
+                    self.transmit_to_key(node, to, &packet);
                 }
             }
             Recipient::All => {
                 let other = |to: &usize| self.plan.original(*to) != self.plan.original(node);
                 let others: Vec<usize> = (0..self.slots.len()).filter(other).collect();
                 for to in others {
-                    self.transmit_to_key(node, to, bytes);
+                    self.transmit_to_key(node, to, &packet);
                 }
             }
         }
     }
 
     /// Where two daemons have one key, a message reaches whichever holds the connection.
-    fn transmit_to_key(&mut self, from: usize, to: usize, bytes: &Bytes) {
+    fn transmit_to_key(&mut self, from: usize, to: usize, packet: &Rc<Packet>) {
         let original = self.plan.original(to);
         if original != to {
             return; // it gets its part of what its original is sent
@@ -344,7 +347,7 @@ impl World {
             [only] => only,
             _ => *self.faults_rng.choose(&holders),
         };
-        self.transmit(from, holder, bytes, 0);
+        self.transmit(from, holder, packet, 0);
     }
 
     fn persisted(&mut self, node: usize, event: &VerifiedEvent) {
@@ -393,7 +396,8 @@ impl World {
             Ok(false) => {}
             Err(violation) => self.check(Err(violation)),
         }
-        if (commit.index.0 + node as u64).is_multiple_of(DECISIONS_CHECKED) {
+        let one_in = DECISIONS_CHECKED.max(self.slots.len() as u64 / DECISIONS_CHECKED);
+        if (commit.index.0 + node as u64).is_multiple_of(one_in) {
             let finding = self.check_decision(node, commit);
             self.check(finding);
         }
@@ -404,15 +408,7 @@ impl World {
         let Slot::Honest(driver) = &self.slots[node] else {
             return Ok(());
         };
-        let held = |vertex: &Vertex| {
-            let (round, creator) = (Round(vertex.round), MemberIndex(vertex.creator));
-            let reference = EventRef {
-                round,
-                creator,
-                digest: Digest(vertex.id),
-            };
-            driver.holds(commit.epoch, &reference)
-        };
+        let held = |vertex: &Vertex| driver.holds(&Digest(vertex.id));
         let Some(graph) = self.graphs.get(&commit.epoch) else {
             return Err((
                 "decision",

@@ -104,6 +104,7 @@ impl World {
         self.report.commits = self.ledger.sequence.len() as u64;
         self.report.events = union.len() as u64;
         self.report.accepted = self.clients.accepted;
+        self.report.held = self.limits.held;
         self.report.steps = self.trace.steps();
         self.report.audit = self.trace.hash();
         self.report.lines = self.trace.into_lines();

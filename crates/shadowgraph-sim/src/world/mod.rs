@@ -6,6 +6,7 @@ mod faults;
 mod finish;
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,6 +22,7 @@ use crate::epochs::Epochs;
 pub use crate::epochs::member_key;
 use crate::network::Network;
 use crate::node::{Identity, Node};
+use crate::packet::Packet;
 use crate::plan::{Action, Plan};
 use crate::queue::{MS, Queue, SkewedClock};
 use crate::report::{Latency, Report, Violation};
@@ -44,13 +46,13 @@ enum Happening {
     Deliver {
         from: usize,
         to: usize,
-        bytes: Bytes,
+        packet: Rc<Packet>,
     },
     Process {
         node: usize,
         incarnation: u64,
         from: usize,
-        bytes: Bytes,
+        packet: Rc<Packet>,
     },
     Timer {
         node: usize,
@@ -64,7 +66,7 @@ enum Happening {
     Executed {
         node: usize,
         incarnation: u64,
-        executed: Executed,
+        executed: Box<Executed>,
     },
     Action(Action),
     Submit,
@@ -265,15 +267,15 @@ impl World {
 
     fn happen(&mut self, happening: Happening) {
         match happening {
-            Happening::Deliver { from, to, bytes } => self.deliver(from, to, bytes),
+            Happening::Deliver { from, to, packet } => self.deliver(from, to, packet),
             Happening::Process {
                 node,
                 incarnation,
                 from,
-                bytes,
+                packet,
             } => {
                 if self.runs(node, incarnation) {
-                    self.process(from, node, bytes);
+                    self.process(from, node, &packet);
                 }
             }
             Happening::Timer { node, incarnation } => self.timer(node, incarnation),
@@ -298,7 +300,7 @@ impl World {
                         outcomes_root,
                         state_root,
                         next,
-                    } = executed;
+                    } = *executed;
                     self.input(
                         node,
                         Input::Executed {

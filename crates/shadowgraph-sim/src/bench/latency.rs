@@ -1,8 +1,7 @@
 //! The latency benchmark: from the making of an event to its commit, and from submission to commit, in message delays, as the
 //! node saw it that took the transaction. Parameters are the library's defaults in every row.
 
-use serde::Serialize;
-
+use super::{Choice, Figure};
 use crate::disk::CrashKind;
 use crate::network::Latency as Links;
 use crate::plan::{Action, Plan};
@@ -14,23 +13,6 @@ use crate::run::run_plan;
 /// One-way delay on uniform links, in microseconds. Long against the replica's clock, which counts milliseconds.
 const DELAY_US: u64 = 100 * MS;
 
-/// One measured figure, as every benchmark of the project prints it.
-#[derive(Clone, Debug, Serialize)]
-pub struct Figure {
-    /// The benchmark.
-    pub bench: &'static str,
-    /// What was measured.
-    pub name: String,
-    /// The value.
-    pub value: f64,
-    /// Its unit.
-    pub unit: &'static str,
-    /// What it should not exceed; zero for figures without a target.
-    pub target: f64,
-    /// Whether it does not.
-    pub ok: bool,
-}
-
 /// A row of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Row {
@@ -39,18 +21,23 @@ enum Row {
     Regions,
 }
 
-/// Runs all rows. `quick` leaves out most of the time and the largest committee.
-pub fn latency(quick: bool) -> Vec<Figure> {
-    let sizes: &[usize] = if quick { &[4, 10] } else { &[4, 10, 50] };
-    let mut figures = Vec::new();
+/// Runs all rows. Quick, it leaves out most of the time and the largest committee.
+pub(super) fn measure(choice: &Choice<'_>, show: &mut dyn FnMut(Figure)) {
+    let sizes: &[usize] = if choice.quick { &[4, 10] } else { &[4, 10, 50] };
     for row in [Row::Calm, Row::Crashed, Row::Regions] {
         for members in sizes {
-            if row != Row::Regions || *members >= 10 {
-                figures.extend(measure(row, *members, quick));
+            let exists = row != Row::Regions || *members >= 10;
+            if exists && choice.has(&name(row, *members, "")) {
+                measure_row(row, *members, choice.quick)
+                    .into_iter()
+                    .for_each(&mut *show);
             }
         }
     }
-    figures
+}
+
+fn name(row: Row, members: usize, what: &str) -> String {
+    format!("n={members} {} {what}", row.name())
 }
 
 fn plan(row: Row, members: usize, quick: bool) -> Plan {
@@ -61,7 +48,13 @@ fn plan(row: Row, members: usize, quick: bool) -> Plan {
         Links::Uniform(DELAY_US)
     };
     plan.sync_us = 0;
-    plan.chaos_us = if quick || members >= 50 { 20 } else { 40 } * SECOND;
+    // Fifty members do in three measured seconds as much as ten do in a minute.
+    let seconds = match members {
+        50.. => 12,
+        _ if quick => 20,
+        _ => 40,
+    };
+    plan.chaos_us = seconds * SECOND;
     plan.load.every_us = 17_300 / members as u64 * 4;
     if row == Row::Crashed {
         // Spread over the seats, so that no run of leaders is hit harder than another.
@@ -75,7 +68,7 @@ fn plan(row: Row, members: usize, quick: bool) -> Plan {
     plan
 }
 
-fn measure(row: Row, members: usize, quick: bool) -> Vec<Figure> {
+fn measure_row(row: Row, members: usize, quick: bool) -> Vec<Figure> {
     let plan = plan(row, members, quick);
     let report = run_plan(&plan, 1, false);
     assert!(
@@ -92,7 +85,7 @@ fn measure(row: Row, members: usize, quick: bool) -> Vec<Figure> {
         .collect();
     let created = |sample: &Latency| sample.committed_us - sample.created_us;
     let submitted = |sample: &Latency| sample.committed_us - sample.submitted_us;
-    let name = |what: &str| format!("n={members} {} {what}", row.name());
+    let name = |what: &str| name(row, members, what);
     if row == Row::Regions {
         let matrix = RegionMatrix::published();
         let quorum = members - (members - 1) / 3;
@@ -170,14 +163,11 @@ impl Row {
 }
 
 fn figure(name: String, value: f64, unit: &'static str, target: f64) -> Figure {
-    let value = (value * 1000.0).round() / 1000.0;
-    Figure {
-        bench: "latency",
-        name,
-        value,
-        unit,
-        target,
-        ok: target == 0.0 || value <= target,
+    let figure = Figure::plain("latency", name, value, unit);
+    if target > 0.0 {
+        figure.at_most(target)
+    } else {
+        figure
     }
 }
 
