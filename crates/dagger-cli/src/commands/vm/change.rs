@@ -25,9 +25,13 @@ pub async fn start(context: &Context, args: &ChangeArgs) -> Done {
 }
 
 pub async fn reboot(context: &Context, args: &ChangeArgs) -> Done {
-    change(context, args, Action::VmReboot, "is to restart", |vm| {
-        phase_is(vm, &["running"])
-    })
+    change_since(
+        context,
+        args,
+        Action::VmReboot,
+        "is to restart",
+        |vm, commit| vm.is_some_and(|vm| began_after(vm, commit)),
+    )
     .await
 }
 
@@ -123,6 +127,12 @@ fn phase_is(vm: Option<&VmView>, phases: &[&str]) -> bool {
     vm.is_some_and(|vm| phases.contains(&vm.phase.as_str()))
 }
 
+/// Whether it runs, and began to after `commit`: a VM that is to reboot is shown as running until its host has heard of it.
+fn began_after(vm: &VmView, commit: u64) -> bool {
+    let last = vm.history.last();
+    phase_is(Some(vm), &["running"]) && last.is_some_and(|event| event.commit > commit)
+}
+
 /// Asks the ledger for a change of a VM and, with `--wait`, waits until `done`.
 async fn change(
     context: &Context,
@@ -130,6 +140,17 @@ async fn change(
     action: impl FnOnce(VmName) -> Action,
     said: &str,
     done: impl Fn(Option<&VmView>) -> bool,
+) -> Done {
+    change_since(context, args, action, said, |vm, _| done(vm)).await
+}
+
+/// The same; `done` is also told the commit that made the change.
+async fn change_since(
+    context: &Context,
+    args: &ChangeArgs,
+    action: impl FnOnce(VmName) -> Action,
+    said: &str,
+    done: impl Fn(Option<&VmView>, u64) -> bool,
 ) -> Done {
     let connection = context.connect().await?;
     let (account, name) = context.qualify(&connection, &args.vm.vm).await?;
@@ -145,6 +166,7 @@ async fn change(
             )),
         };
     }
+    let commit = status.commit.map_or(0, |commit| commit.index);
     let deadline = Instant::now() + Duration::from_millis(args.wait.timeout);
     let mut last = String::new();
     loop {
@@ -159,7 +181,7 @@ async fn change(
                 false => output::line(&format!("vm {account}/{name} is {phase}"))?,
             }
         }
-        if done(vm.as_ref()) {
+        if done(vm.as_ref(), commit) {
             return Ok(());
         }
         if Instant::now() >= deadline {
@@ -173,3 +195,7 @@ async fn change(
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
+
+#[cfg(test)]
+#[path = "change_tests.rs"]
+mod tests;
