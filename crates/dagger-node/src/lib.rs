@@ -14,6 +14,9 @@ mod catchup;
 pub mod clock;
 pub mod config;
 mod consensus_keys;
+mod copies;
+#[cfg(test)]
+mod copies_tests;
 mod cores;
 pub mod data_dir;
 #[cfg(test)]
@@ -34,6 +37,7 @@ pub mod opaque;
 mod parking;
 mod receipts;
 pub mod replica;
+mod statement;
 mod status;
 pub mod store;
 pub mod transactions;

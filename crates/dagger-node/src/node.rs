@@ -220,6 +220,10 @@ impl Node {
         };
         let providers = move || crate::host::blob_providers(&nodes);
         self.spawn(self.images.clone().upkeep(named, providers));
+        self.spawn(crate::copies::keep(
+            self.handle.clone(),
+            self.images.clone(),
+        ));
     }
 
     fn start_host(&self, host: dagger_vmm::Host) {

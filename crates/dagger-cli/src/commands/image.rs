@@ -37,7 +37,7 @@ async fn list(context: &Context) -> Done {
     if context.json() {
         return output::json(&images);
     }
-    let columns = ["NAME", "ARCH", "BOOT", ">SIZE", "DIGEST", ""];
+    let columns = ["NAME", "ARCH", "BOOT", ">SIZE", ">COPIES", "DIGEST", ""];
     let mut listing = Listing::new(
         &columns,
         "no images yet; publish one with `dagger image add`",
@@ -48,6 +48,7 @@ async fn list(context: &Context) -> Done {
             image.arch,
             image.boot,
             output::bytes(image.size_bytes),
+            image.replicas.len().to_string(),
             output::short(&image.digest),
             if image.retired {
                 "retired".to_owned()

@@ -1,12 +1,12 @@
 //! What the agent needs of the node it lives in: the ledger's word on this machine's VMs, the lease,
 //! where images are, and a way to report. [`NodeHandle`] gives it; tests give a model.
 
-use std::{collections::BTreeSet, future::Future, pin::Pin, time::Duration};
+use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use dagger_client::user_data::{self, UserDataError};
 use dagger_ledger::{
-    Action, Digest, ImageManifest, Key, Ledger, MachineId, OnIsolation, Transaction, UserData,
-    VmRecord, VmReport, VmSpec,
+    Action, ImageManifest, Key, Ledger, MachineId, OnIsolation, UserData, VmRecord, VmReport,
+    VmSpec,
 };
 use dagger_vmm::InstanceId;
 use futures_util::{Stream, stream};
@@ -15,12 +15,7 @@ use rand::Rng as _;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::plan::DesiredVm;
-use crate::{error::SubmitError, handle::NodeHandle};
-
-/// A report that is not in order after this long gets a new transaction.
-const REPORT_VALID_MS: u64 = 60_000;
-/// One wait for a report to be executed; then it is handed in again.
-const REPORT_PATIENCE: Duration = Duration::from_secs(5);
+use crate::{error::SubmitError, handle::NodeHandle, statement};
 
 /// A VM that the ledger places on this machine, with what it takes to run it.
 #[derive(Debug, Clone)]
@@ -144,48 +139,12 @@ impl Control for NodeHandle {
     }
 
     async fn report(&self, report: VmReport) -> Result<String, SubmitError> {
-        let now_ms = self.now_ms().max(self.read(Ledger::time_ms));
-        let horizon_ms = self.read(|ledger| ledger.parameters().horizon_ms);
-        let valid_until_ms = now_ms + REPORT_VALID_MS.min(horizon_ms / 2);
-        let mut salt = [0; 16];
-        rand::rng().fill_bytes(&mut salt);
-        let transaction = Transaction {
-            chain: self.chain_id(),
-            signer: Key(self.node_key().verification_key().into()),
-            salt: hex::encode(salt),
-            valid_until_ms,
-            action: Action::VmReport(report),
-        };
-        let signed = transaction.sign(self.node_key());
-        let mut failure = None;
-        // The very same transaction each time: executed once, however often it is handed in.
-        while self.now_ms() < valid_until_ms {
-            match self.submit_and_wait(signed.clone(), REPORT_PATIENCE).await {
-                Ok(status) => match status.outcome {
-                    Some(outcome) => return Ok(outcome.code),
-                    None => failure = None,
-                },
-                Err(error) if error.code.starts_with("E_") => {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    failure = Some(error);
-                }
-                Err(refused) => {
-                    return Ok(executed_before(self, &signed.digest()).unwrap_or(refused.code));
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| {
-            SubmitError::new("E_TIMEOUT", "the report did not get into order in time")
-        }))
+        statement::state(self, Action::VmReport(report)).await
     }
 
     fn set_problem(&self, code: &'static str, text: Option<String>) {
         NodeHandle::set_problem(self, code, text);
     }
-}
-
-fn executed_before(node: &NodeHandle, digest: &Digest) -> Option<String> {
-    Some(node.transaction(digest)?.outcome?.code)
 }
 
 fn own_machine(node: &NodeHandle, ledger: &Ledger) -> Option<MachineId> {

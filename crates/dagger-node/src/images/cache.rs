@@ -187,7 +187,7 @@ impl Images {
         let state = self.state();
         Ok(held
             .iter()
-            .filter(|(digest, held)| held.kept || state.in_use.contains(digest))
+            .filter(|(digest, held)| held.kept || state.is_pinned(digest))
             .map(|(_, held)| held.bytes)
             .sum())
     }
@@ -218,7 +218,7 @@ impl Images {
             }
             let busy = {
                 let state = self.state();
-                state.in_use.contains(&digest)
+                state.is_pinned(&digest)
                     || state
                         .busy
                         .get(&digest)

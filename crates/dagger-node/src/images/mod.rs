@@ -111,7 +111,16 @@ struct State {
     busy: HashMap<[u8; 32], Arc<tokio::sync::Mutex<()>>>,
     /// Digests that running VMs boot from.
     in_use: HashSet<[u8; 32]>,
+    /// Digests that this node's operator has attested a copy of.
+    attested: HashSet<[u8; 32]>,
     uploads: u64,
+}
+
+impl State {
+    /// Whether the blob may not be evicted, uploads apart.
+    fn is_pinned(&self, digest: &[u8; 32]) -> bool {
+        self.in_use.contains(digest) || self.attested.contains(digest)
+    }
 }
 
 impl Images {
@@ -250,6 +259,16 @@ impl Images {
     /// Declares which digests VMs of this node boot from: they are never evicted.
     pub fn set_in_use(&self, digests: HashSet<[u8; 32]>) {
         self.state().in_use = digests;
+    }
+
+    /// Declares which digests this node's operator has attested a copy of: they are never evicted.
+    pub fn set_attested(&self, digests: HashSet<[u8; 32]>) {
+        self.state().attested = digests;
+    }
+
+    /// Bytes of complete blobs that this store may keep.
+    pub fn cache_bytes_max(&self) -> u64 {
+        self.inner.limits.cache_bytes_max
     }
 
     /// Closes the index. Call once, when the node stops.
