@@ -2,6 +2,8 @@
 //! that must be refused. Each by its stable code, and with nothing lost. What one crate decides alone
 //! is tested there.
 
+#[path = "network/disputes.rs"]
+mod disputes;
 #[path = "network/operators.rs"]
 mod operators;
 #[path = "network/proofs.rs"]

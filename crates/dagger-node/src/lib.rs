@@ -21,6 +21,7 @@ mod cores;
 pub mod data_dir;
 #[cfg(test)]
 mod data_dir_tests;
+mod disputes;
 mod doctor;
 pub mod error;
 pub mod executor;

@@ -169,6 +169,7 @@ impl Node {
             node.spawn(crate::faults::run(Arc::clone(&shared), file));
         }
         node.start_upkeep();
+        node.spawn(crate::disputes::probe_drawn(node.handle.clone()));
         if let Some(listener) = listener {
             node.serve_api(listener);
         }

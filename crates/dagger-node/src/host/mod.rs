@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{handle::NodeHandle, images::Images};
 
 pub use control::{blob_providers, node_keys};
+pub(crate) use steps::clean;
 
 /// Runs the agent until `cancel`; VMs run on. `dir` holds what it remembers (mode 0700).
 ///

@@ -485,7 +485,7 @@ fn ended(failure: Failure) -> Ended {
 
 /// What a report may carry: no control characters or characters that steer the writing direction, and
 /// at most `bytes_max` bytes.
-pub(super) fn clean(text: &str, bytes_max: usize) -> String {
+pub(crate) fn clean(text: &str, bytes_max: usize) -> String {
     let mut clean = String::new();
     for c in text.chars() {
         let c = if c.is_whitespace() { ' ' } else { c };

@@ -25,15 +25,18 @@ pub enum Want {
         /// Only so many of the newest lines; all that are kept if none.
         tail_lines: Option<u32>,
     },
+    /// The line with which its ssh server greets: for the node of an operator that was drawn to decide a dispute about it.
+    Probe,
 }
 
 impl Want {
-    /// The right that a token must grant.
-    pub fn right(self) -> Right {
+    /// The right that a token must grant; none does for a probe.
+    pub fn right(self) -> Option<Right> {
         match self {
-            Want::Port(_) => Right::Tunnel,
-            Want::Console => Right::Console,
-            Want::Logs { .. } => Right::Logs,
+            Want::Port(_) => Some(Right::Tunnel),
+            Want::Console => Some(Right::Console),
+            Want::Logs { .. } => Some(Right::Logs),
+            Want::Probe => None,
         }
     }
 
@@ -41,7 +44,7 @@ impl Want {
     pub fn port(self) -> Option<u16> {
         match self {
             Want::Port(port) => Some(port),
-            Want::Console | Want::Logs { .. } => None,
+            Want::Console | Want::Logs { .. } | Want::Probe => None,
         }
     }
 

@@ -1,4 +1,5 @@
-//! Who may: the decision of the hosting machine, from the ledger's facts and the token alone.
+//! Who may: the decision of the hosting machine, from the ledger's facts and the token alone. A probe needs no token: the ledger says
+//! who was drawn for it.
 
 use std::{future::Future, sync::LazyLock};
 
@@ -30,6 +31,10 @@ pub trait Guests: Clone + Send + Sync + 'static {
     /// ledger is fresh).
     fn hosted(&self, vm: u64) -> Option<Hosted>;
 
+    /// The instance that the node of this key is to probe: its operator was drawn for an open dispute about it, and has not said yet
+    /// what it found. As for `hosted`, the ledger must be fresh.
+    fn probed(&self, vm: u64, asker: &[u8; 32]) -> Option<InstanceId>;
+
     /// Chain id of the network.
     fn chain(&self) -> [u8; 32];
 
@@ -48,8 +53,16 @@ pub trait Guests: Clone + Send + Sync + 'static {
 /// as any other, or the time of the answer would tell. A token that this key signed opens nothing.
 static NOBODY: LazyLock<[u8; 32]> = LazyLock::new(|| SecretKey::from_bytes([0; 32]).public());
 
-/// Decides about a request. `Err` is the word for the asker.
-pub(super) fn admit(guests: &impl Guests, request: &Request) -> Result<InstanceId, Answer> {
+/// Decides about a request of the node `asker`. `Err` is the word for the asker.
+pub(super) fn admit(
+    guests: &impl Guests,
+    request: &Request,
+    asker: &[u8; 32],
+) -> Result<InstanceId, Answer> {
+    let Some(right) = request.want.right() else {
+        let probed = guests.probed(request.vm, asker);
+        return probed.ok_or(Answer::Refused);
+    };
     let hosted = guests.hosted(request.vm);
     let key = hosted.as_ref().map_or(*NOBODY, |hosted| hosted.account_key);
     let scope = VmScope {
@@ -61,7 +74,7 @@ pub(super) fn admit(guests: &impl Guests, request: &Request) -> Result<InstanceI
         &key,
         &request.token,
         scope,
-        want.right(),
+        right,
         want.port(),
         guests.now_ms(),
     );

@@ -5,6 +5,9 @@
 //! account that owns the VM, be valid now and grant this, and the VM must be placed on this machine
 //! under the lease epoch that stands. Whoever may not is told one word, whatever the reason.
 //!
+//! One more may ask, for one line: the node of an operator that the ledger drew to decide a dispute about a VM reads the greeting of
+//! its ssh server, which is all that a probe proves.
+//!
 //! Everything is keyed to the VM and its lease epoch: after a failover the same call reaches the new
 //! machine, and what still runs on the old one is cut off.
 
@@ -25,6 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use frame::Want;
 pub use gate::{Guests, Hosted};
 pub use guests::NodeGuests;
+pub(crate) use open::probe;
 pub use open::{TunnelError, Ways, open, reach};
 pub use serve::TunnelProtocol;
 

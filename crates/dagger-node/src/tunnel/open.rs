@@ -7,11 +7,11 @@ use std::{
 };
 
 use dagger_client::token::{self, VmScope};
-use dagger_ledger::{Key, Phase};
+use dagger_ledger::{Key, Phase, VmId};
 use dagger_vmm::Host;
 use iroh::{Endpoint, EndpointAddr, EndpointId, endpoint::Connection};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite},
     sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
@@ -20,7 +20,7 @@ use super::{
     ALPN, Duplex,
     frame::{Answer, PATIENCE, Request, Want},
     guests::NodeGuests,
-    serve::{carry, describe, judge},
+    serve::{GREETING_BYTES_MAX, carry, describe, judge},
 };
 use crate::handle::NodeHandle;
 
@@ -213,6 +213,31 @@ pub async fn reach(
     }
 }
 
+/// Asks a machine for the greeting of the ssh server of a VM there, whose dispute this node's operator was drawn for.
+///
+/// # Errors
+/// See [`TunnelError`]. `Refused` also where the machine has not executed the dispute yet, or has executed its end.
+pub(crate) async fn probe(
+    node: &NodeHandle,
+    machine: &Key,
+    vm: VmId,
+) -> Result<String, TunnelError> {
+    let addr = node.addr_of(machine);
+    let addr = addr.ok_or(TunnelError::MachineUnreachable)?;
+    let request = Request {
+        vm: vm.0,
+        want: Want::Probe,
+        token: String::new(),
+    };
+    let greeting = node.ways().ask(node.endpoint(), addr, &request).await?;
+    let mut line = Vec::new();
+    let mut greeting = greeting.take(GREETING_BYTES_MAX);
+    match timeout(PATIENCE, greeting.read_to_end(&mut line)).await {
+        Ok(Ok(_)) => Ok(String::from_utf8_lossy(&line).trim_end().to_owned()),
+        Ok(Err(_)) | Err(_) => Err(TunnelError::MachineUnreachable),
+    }
+}
+
 struct Route {
     vm: u64,
     machine: Machine,
@@ -247,11 +272,12 @@ fn locate(
         chain: node.chain_id().0,
         vm,
     };
+    let right = want.right().ok_or(TunnelError::Refused)?;
     token::verify(
         &account_key,
         token,
         scope,
-        want.right(),
+        right,
         want.port(),
         node.now_ms(),
     )
@@ -281,7 +307,8 @@ async fn local(
 ) -> Result<Box<dyn Duplex>, TunnelError> {
     static JUDGED: Semaphore = Semaphore::const_new(LOCAL_JUDGED);
     let guests = NodeGuests::new(node.clone(), host);
-    let (id, guest) = judge(&guests, &JUDGED, request).await?;
+    let own = node.node_key().verification_key().into();
+    let (id, guest) = judge(&guests, &JUDGED, request, own).await?;
     let (near, far) = tokio::io::duplex(LOCAL_BUFFER_BYTES);
     let want = request.want;
     tokio::spawn(async move { carry(&guests, id, want, far, guest).await });

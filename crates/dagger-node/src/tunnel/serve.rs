@@ -8,7 +8,10 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 use tokio::{
-    io::{AsyncWriteExt as _, BufReader, copy_bidirectional_with_sizes},
+    io::{
+        AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+        copy_bidirectional_with_sizes,
+    },
     sync::Semaphore,
     time::timeout,
 };
@@ -25,6 +28,10 @@ const WAYS_MAX: usize = 1024;
 const JUDGED_MAX: usize = 32;
 /// Bytes on their way in each direction of a way.
 const BUFFER_BYTES: usize = 64 * 1024;
+/// How long a guest may take for its greeting: less than its asker waits for the answer.
+const GREETING_PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes of a greeting. RFC 4253 4.2: with its end at most 255.
+pub(super) const GREETING_BYTES_MAX: u64 = 255;
 /// How often an open way is checked against the ledger.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -47,7 +54,12 @@ impl<G: Guests> TunnelProtocol<G> {
         }
     }
 
-    async fn serve(&self, mut send: SendStream, mut recv: RecvStream) -> Option<()> {
+    async fn serve(
+        &self,
+        asker: [u8; 32],
+        mut send: SendStream,
+        mut recv: RecvStream,
+    ) -> Option<()> {
         let request = timeout(PATIENCE, Request::read(&mut recv))
             .await
             .ok()?
@@ -55,7 +67,7 @@ impl<G: Guests> TunnelProtocol<G> {
         let Ok(_way) = timeout(PATIENCE, self.ways.acquire()).await else {
             return self.refuse(send, Answer::Refused).await;
         };
-        let (id, guest) = match judge(&self.guests, &self.judged, &request).await {
+        let (id, guest) = match judge(&self.guests, &self.judged, &request, asker).await {
             Ok(open) => open,
             Err(answer) => return self.refuse(send, answer).await,
         };
@@ -85,6 +97,7 @@ impl<G> fmt::Debug for TunnelProtocol<G> {
 
 impl<G: Guests> ProtocolHandler for TunnelProtocol<G> {
     async fn accept(&self, connection: Connection) -> Result<(), AcceptError> {
+        let asker = *connection.remote_id().as_bytes();
         let mut ways = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
@@ -92,7 +105,7 @@ impl<G: Guests> ProtocolHandler for TunnelProtocol<G> {
                     // The peer closed the connection, or it broke: its ways end with it.
                     let Ok((send, recv)) = stream else { return Ok(()) };
                     let this = self.clone();
-                    ways.spawn(async move { this.serve(send, recv).await });
+                    ways.spawn(async move { this.serve(asker, send, recv).await });
                 }
                 Some(_) = ways.join_next() => {}
             }
@@ -105,22 +118,40 @@ pub(super) async fn judge<G: Guests>(
     guests: &G,
     judged: &Semaphore,
     request: &Request,
+    asker: [u8; 32],
 ) -> Result<(InstanceId, Box<dyn Duplex>), Answer> {
     let id = {
         let Ok(_turn) = judged.acquire().await else {
             return Err(Answer::Refused);
         };
         let (guests, request) = (guests.clone(), request.clone());
-        let verdict = tokio::task::spawn_blocking(move || admit(&guests, &request)).await;
+        let verdict = tokio::task::spawn_blocking(move || admit(&guests, &request, &asker)).await;
         verdict.unwrap_or(Err(Answer::Refused))?
     };
     match guests.connect(id, request.want).await {
+        Ok(guest) if request.want == Want::Probe => {
+            let greeting = timeout(GREETING_PATIENCE, greeting(guest)).await;
+            let greeting = greeting.ok().flatten().ok_or(Answer::Unreachable)?;
+            Ok((id, greeting))
+        }
         Ok(guest) => Ok((id, guest)),
         Err(error) => {
             tracing::debug!(instance = %id, code = error.code(), %error, "a guest did not answer");
             Err(Answer::Unreachable)
         }
     }
+}
+
+/// The first line that a guest says of itself, and nothing after it: a probe is no way into the guest. `None` if it says none.
+async fn greeting(guest: Box<dyn Duplex>) -> Option<Box<dyn Duplex>> {
+    let mut line = Vec::new();
+    let mut guest = BufReader::new(guest.take(GREETING_BYTES_MAX));
+    guest.read_until(b'\n', &mut line).await.ok()?;
+    line.ends_with(b"\n").then_some(())?;
+    let (near, mut far) = tokio::io::duplex(line.len());
+    // It fits, so this does not wait.
+    far.write_all(&line).await.ok()?;
+    Some(Box::new(near))
 }
 
 /// Copies both ways until both directions ended, or the VM is no longer this machine's.
@@ -141,14 +172,14 @@ pub(super) async fn carry<G: Guests>(
     }
 }
 
-/// Each direction ends by itself. Only who reads a log has nothing to say: his end is the end of it, or a log that is
+/// Each direction ends by itself. Only who reads a log or a greeting has nothing to say: his end is the end of it, or a log that is
 /// followed and stays silent would be kept open for nobody.
 async fn copy(
     want: Want,
     near: &mut impl Duplex,
     guest: &mut Box<dyn Duplex>,
 ) -> std::io::Result<()> {
-    if !matches!(want, Want::Logs { .. }) {
+    if !matches!(want, Want::Logs { .. } | Want::Probe) {
         return copy_bidirectional_with_sizes(near, guest, BUFFER_BYTES, BUFFER_BYTES)
             .await
             .map(drop);
@@ -184,5 +215,6 @@ pub(super) fn describe(want: Want) -> &'static str {
         Want::Port(_) => "port",
         Want::Console => "console",
         Want::Logs { .. } => "logs",
+        Want::Probe => "probe",
     }
 }

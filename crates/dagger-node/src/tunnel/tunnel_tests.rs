@@ -31,6 +31,8 @@ const LOGS: Want = Want::Logs {
 #[derive(Clone)]
 struct TestGuests {
     hosted: Arc<Mutex<Option<Hosted>>>,
+    /// Who was drawn to probe it.
+    drawn: Arc<Mutex<Option<[u8; 32]>>>,
     guest_port: u16,
 }
 
@@ -42,6 +44,12 @@ impl Guests for TestGuests {
             .clone()
             .filter(|hosted| hosted.instance.vm == vm)
     }
+    fn probed(&self, vm: u64, asker: &[u8; 32]) -> Option<InstanceId> {
+        let hosted = self.hosted(vm)?;
+        let drawn = self.drawn.lock().unwrap();
+        (drawn.as_ref() == Some(asker)).then_some(hosted.instance)
+    }
+
     fn chain(&self) -> [u8; 32] {
         CHAIN
     }
@@ -115,6 +123,7 @@ impl World {
         };
         let guests = TestGuests {
             hosted: Arc::new(Mutex::new(Some(hosted))),
+            drawn: Arc::default(),
             guest_port: guest().await,
         };
         let endpoint_of_machine = endpoint().await;
@@ -329,6 +338,59 @@ async fn each_want_takes_its_own_right() {
     // The log outlives the guest.
     world.change(|hosted| hosted.running = false);
     assert!(world.ask(LOGS, world.token(&[Right::Logs])).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_probe_is_for_who_was_drawn_and_reads_one_line() {
+    let world = World::new().await;
+    // Nobody was drawn: neither a stranger nor the owner probes.
+    for token in [String::new(), world.token(&[Right::Tunnel])] {
+        let refused = world.ask(Want::Probe, token).await.err();
+        assert_eq!(refused, Some(TunnelError::Refused));
+    }
+    *world.guests.drawn.lock().unwrap() = Some([3; 32]);
+    let another = world.ask(Want::Probe, String::new()).await.err();
+    assert_eq!(another, Some(TunnelError::Refused));
+
+    *world.guests.drawn.lock().unwrap() = Some(*world.asker.id().as_bytes());
+    let mut stream = world.ask(Want::Probe, String::new()).await.unwrap();
+    // Nobody reads it; by now the machine may have ended its part.
+    let _ = stream.write_all(b"whoami\n").await;
+    let mut seen = Vec::new();
+    stream.read_to_end(&mut seen).await.unwrap();
+    assert_eq!(seen, b"SSH-2.0-test\r\n", "its greeting and no more");
+    // To be drawn opens nothing else.
+    for want in [Want::Port(22), Want::Console, LOGS] {
+        let refused = world.ask(want, String::new()).await.err();
+        assert_eq!(refused, Some(TunnelError::Refused), "{want:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_does_not_greet_is_unreachable() {
+    let mut world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.guests.guest_port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        // Its server is gone: it ends what it takes. Then one that never ends its line.
+        drop(listener.accept().await.unwrap());
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(&[b'x'; 4096]).await.ok();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await.ok();
+    });
+    let judged = tokio::sync::Semaphore::new(1);
+    let asker = [4; 32];
+    *world.guests.drawn.lock().unwrap() = Some(asker);
+    let request = Request {
+        vm: VM,
+        want: Want::Probe,
+        token: String::new(),
+    };
+    for _ in 0..2 {
+        let answer = super::serve::judge(&world.guests, &judged, &request, asker).await;
+        assert_eq!(answer.err(), Some(Answer::Unreachable));
+    }
 }
 
 #[tokio::test]
