@@ -38,6 +38,8 @@ pub struct Epochs {
     nodes: BTreeMap<PublicKey, usize>,
     /// Per node, all its keys, the latest first.
     keys: Vec<Vec<SigningKey>>,
+    /// The first epoch of version 2.
+    upgrade: Option<Epoch>,
 }
 
 impl Epochs {
@@ -75,8 +77,15 @@ impl Epochs {
             committees: (0..).zip(&seats).map(committee).collect(),
             commits: plan.epochs.iter().map(|epoch| epoch.commits).collect(),
             nodes: nodes.collect(),
+            upgrade: plan.upgrade_epoch.map(Epoch),
             keys,
         }
+    }
+
+    /// The version of the rules in an epoch. docs/protocol.md 10.10
+    pub fn version(&self, epoch: Epoch) -> u32 {
+        let upgraded = self.upgrade.is_some_and(|first| epoch >= first);
+        if upgraded { 2 } else { 1 }
     }
 
     /// The committee of an epoch, if the plan knows such a one.

@@ -42,6 +42,8 @@ pub enum Effect {
     Fault(Peer, PeerFault),
     /// The epoch ended, durably.
     EpochEnded(EpochEnd),
+    /// The rules of the epoch that begins are of a version that the program does not know: it ends.
+    Outdated(u32),
     /// Somebody else must order these.
     Returned(Vec<Bytes>),
     /// Nobody serves the events that the node lacks.
@@ -125,13 +127,16 @@ pub struct Node {
     pub busy_until_us: u64,
     /// Commits reported as durable since the last start.
     pub committed: u64,
+    /// The newest version of the rules that its program knows, and the one it has from the next start on.
+    knows: u32,
+    installed: u32,
 }
 
 impl Node {
     /// A node that has never run. Start it.
     pub fn new(identity: Identity, clock: SkewedClock) -> Self {
         Self {
-            ledger: ToyLedger::new(Arc::clone(&identity.epochs)),
+            ledger: ToyLedger::new(Arc::clone(&identity.epochs), 1),
             identity,
             clock,
             last_now_ms: 0,
@@ -150,6 +155,8 @@ impl Node {
             slow_us: 0,
             busy_until_us: 0,
             committed: 0,
+            knows: 1,
+            installed: 1,
         }
     }
 
@@ -241,6 +248,22 @@ impl Node {
             self.ends.push(end.clone());
         }
         effects.push(Effect::EpochEnded(end));
+    }
+
+    /// The version that the rules of an epoch are of, if the program does not know it.
+    fn unknown_version(&self, epoch: Epoch) -> Option<u32> {
+        let version = self.identity.epochs.version(epoch);
+        (version > self.knows).then_some(version)
+    }
+
+    /// Whether it runs the newer program, or will from its next start on.
+    pub fn is_upgraded(&self) -> bool {
+        self.installed == 2
+    }
+
+    /// A newer program is put in place; it counts from the next start on.
+    pub fn upgrade(&mut self) {
+        self.installed = 2;
     }
 
     /// Executes a commit and reports it; nothing if it is void. Returns the answer that a checkpoint is owed.
@@ -410,7 +433,15 @@ impl Node {
             Output::Certificate(certificate) => effects.push(Effect::Certificate(certificate)),
             Output::Equivocation(proof) => effects.push(Effect::Equivocation(proof)),
             Output::PeerFault { peer, fault } => effects.push(Effect::Fault(peer, fault)),
-            Output::EpochEnded(end) => self.keep_end(end, effects),
+            Output::EpochEnded(end) => {
+                let unknown = self.unknown_version(end.next.epoch());
+                self.keep_end(end, effects);
+                if let Some(version) = unknown {
+                    // docs/protocol.md 10.10: nothing of that epoch is written or sent.
+                    self.outputs.clear();
+                    effects.push(Effect::Outdated(version));
+                }
+            }
             Output::NeedsSnapshot { .. } => effects.push(Effect::NeedsSnapshot),
             Output::ReadEpochEnd { to, epoch } => {
                 if let Some(end) = self.ends.iter().find(|end| end.epoch() == epoch) {

@@ -43,6 +43,8 @@ pub enum Action {
     Faults(LinkFaults),
     /// The clock of a node that is down shows so many milliseconds more than the true time from now on; negative is less.
     SetClock(usize, i64),
+    /// The node gets the newer program ([`Plan::upgrade_epoch`]) for its next start.
+    Upgrade(usize),
     /// Clients stop or start submitting.
     Load(bool),
 }
@@ -85,6 +87,8 @@ pub struct Plan {
     pub followers: usize,
     /// The epochs after the first.
     pub epochs: Vec<EpochPlan>,
+    /// From this epoch on the rules are those of version 2, which nodes know only once they are upgraded.
+    pub upgrade_epoch: Option<u64>,
     /// How many ended epochs nodes still serve, and read back when they start; all if there is none.
     pub retain: Option<u64>,
     /// How long messages travel.
@@ -145,6 +149,7 @@ impl Plan {
             weights: vec![1; members],
             followers: 0,
             epochs: Vec::new(),
+            upgrade_epoch: None,
             retain: None,
             latency: Latency::Uniform(20_000),
             faults: LinkFaults::default(),

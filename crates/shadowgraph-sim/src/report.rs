@@ -50,6 +50,8 @@ pub struct Report {
     pub commits: u64,
     /// Distinct events that honest nodes persisted.
     pub events: u64,
+    /// How often a node stopped before an epoch whose rules it did not know.
+    pub outdated: u64,
     /// Transactions that were accepted.
     pub accepted: u64,
     /// Latency of each transaction whose submitter saw it commit.

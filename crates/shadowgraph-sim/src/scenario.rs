@@ -97,6 +97,7 @@ scenarios! {
     "epoch-byzantine", "f members with several behaviours each, over epochs", epochs::byzantine_boundary;
     "equivocator-removed", "an equivocator loses its seat", epochs::equivocator_removed;
     "epoch-amnesia", "a member's disk is rolled back over the ends of epochs", epochs::amnesia;
+    "upgrade", "members are upgraded one by one, before and after an epoch begins that needs it", epochs::upgrade;
     "epoch-mixed", "everything at once, over epochs", epochs::mixed;
     "uncommittable-flood", "trap: a flood of events that never commit", uncommittable_flood;
 }

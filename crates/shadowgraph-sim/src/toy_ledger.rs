@@ -27,22 +27,25 @@ pub struct ToyLedger {
     outcomes: Digest,
     epoch: Epoch,
     start: u64,
+    /// The newest rules that its program knows.
+    knows: u32,
 }
 
 impl ToyLedger {
     /// Before the first commit.
-    pub fn new(epochs: Arc<Epochs>) -> Self {
+    pub fn new(epochs: Arc<Epochs>, knows: u32) -> Self {
         Self {
             epochs,
             state: Digest::default(),
             outcomes: Digest::default(),
             epoch: Epoch(0),
             start: 0,
+            knows,
         }
     }
 
     /// The state that an end certifies.
-    pub fn after(epochs: Arc<Epochs>, end: &EpochEnd) -> Self {
+    pub fn after(epochs: Arc<Epochs>, end: &EpochEnd, knows: u32) -> Self {
         let checkpoint = &end.certificate.checkpoint;
         Self {
             epochs,
@@ -50,6 +53,7 @@ impl ToyLedger {
             outcomes: checkpoint.outcomes_root,
             epoch: end.next.epoch(),
             start: checkpoint.commit.0,
+            knows,
         }
     }
 
@@ -60,6 +64,9 @@ impl ToyLedger {
         }
         let mut state = blake3::Hasher::new_derive_key("dagger simulator state v1");
         state.update(&self.state.0);
+        // Whoever went on with rules that it does not know would come to other roots.
+        let version = self.epochs.version(commit.epoch).min(self.knows);
+        state.update(&version.to_le_bytes());
         let mut count = 0u64;
         for transaction in commit
             .events

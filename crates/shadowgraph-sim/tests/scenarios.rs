@@ -86,7 +86,15 @@ scenarios! {
     epoch_byzantine, "epoch-byzantine", 0..6;
     equivocator_removed, "equivocator-removed", 0..3;
     epoch_amnesia, "epoch-amnesia", 0..4;
+    upgrade, "upgrade", 0..6;
     epoch_mixed, "epoch-mixed", 0..12;
+}
+
+#[test]
+fn upgrades_meet_members_that_do_not_know_the_new_rules() {
+    let scenario = Scenario::named("upgrade").expect("a scenario of this name");
+    let stopped = (0..6).map(|seed| run(scenario, seed, false).outdated);
+    assert!(stopped.sum::<u64>() > 0, "nobody was late in any of them");
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn an_event_in_two_commits_is_noticed() {
 fn a_forged_certificate_is_noticed_after_a_good_one() {
     let commits = commits();
     let mut checker = LedgerChecker::new(CHAIN, epochs(), 50, 2);
-    let mut ledger = ToyLedger::new(epochs());
+    let mut ledger = ToyLedger::new(epochs(), 1);
     let commit = &commits[0];
     checker.committed(0, commit, 0).expect("the first commit");
     let executed = ledger.execute(commit).expect("nothing is void");

@@ -15,6 +15,7 @@ impl Node {
     pub fn start(&mut self, now_us: u64) -> Vec<Effect> {
         assert!(!self.is_up(), "a node is started once");
         self.incarnation += 1;
+        self.knows = self.installed;
         let Ok(records) = self.disk.recover() else {
             return vec![Effect::Refused];
         };
@@ -28,8 +29,8 @@ impl Node {
         let before = self.ends.iter().find(|end| end.next.epoch() == first);
         let epochs = Arc::clone(&self.identity.epochs);
         self.ledger = match before {
-            Some(end) => ToyLedger::after(epochs, end),
-            None => ToyLedger::new(epochs),
+            Some(end) => ToyLedger::after(epochs, end, self.installed),
+            None => ToyLedger::new(epochs, self.installed),
         };
         self.committed = 0;
         self.busy_until_us = now_us;
@@ -57,6 +58,10 @@ impl Node {
             }
         }
         assert!(events.next().is_none(), "all of the log is read back");
+        if let Some(version) = self.unknown_version(recovery.committee().epoch()) {
+            effects.push(Effect::Outdated(version));
+            return effects;
+        }
         self.replica = Some(recovery.finish(now_ms));
         effects.extend(self.pump());
         effects

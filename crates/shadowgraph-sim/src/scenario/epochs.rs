@@ -229,3 +229,25 @@ pub(super) fn mixed(rng: &mut SimRng) -> Plan {
     }
     plan
 }
+
+/// From some epoch on the rules are newer. Each member gets the program that knows them at a time of its own, some only in
+/// the end: whoever is late stops at the boundary, and the others go on if they are a quorum.
+pub(super) fn upgrade(rng: &mut SimRng) -> Plan {
+    let mut plan = ordinary(rng);
+    add_epochs(&mut plan, rng, 4);
+    plan.upgrade_epoch = Some(rng.between(1, plan.epochs.len() as u64));
+    plan.load.resubmit = rng.chance(500);
+    for node in 0..plan.nodes() {
+        if rng.chance(150) {
+            continue;
+        }
+        let at = rng.between(0, plan.chaos_us * 3 / 4);
+        let until = at + rng.between(0, SECOND);
+        plan.actions.extend([
+            (at, Action::Crash(node, crash_kind(rng))),
+            (at, Action::Upgrade(node)),
+            (until, Action::Restart(node)),
+        ]);
+    }
+    plan
+}

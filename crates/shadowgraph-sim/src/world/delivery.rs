@@ -13,6 +13,7 @@ use crate::adversary::Raw;
 use crate::checkers::ledger::{Finding, LedgerChecker};
 use crate::checkers::naive::{NaiveGraph, Vertex};
 use crate::checkers::replay;
+use crate::disk::CrashKind;
 use crate::node::Effect;
 use crate::packet::Packet;
 use crate::queue::SECOND;
@@ -225,6 +226,14 @@ impl World {
                 self.check(finding);
             }
             Effect::EpochEnded(end) => self.epoch_ended(node, &end),
+            Effect::Outdated(version) => {
+                self.trace
+                    .step(now_us, node, "outdated", &version.to_le_bytes(), || {
+                        format!("does not know the rules of version {version}")
+                    });
+                self.report.outdated += 1;
+                self.crash(node, CrashKind::Process);
+            }
             Effect::Returned(transactions) => self.returned.extend(transactions),
             Effect::NeedsSnapshot => self.fetch_snapshot(node),
             Effect::Equivocation(proof) => {

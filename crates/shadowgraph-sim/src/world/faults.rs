@@ -3,6 +3,7 @@
 use super::START_MS;
 use super::{Happening, Slot, World};
 use crate::disk::CrashKind;
+use crate::node::Effect;
 use crate::plan::Action;
 use crate::queue::{MS, SkewedClock};
 
@@ -18,7 +19,10 @@ impl World {
         }
         self.trace.step(now_us, node, "start", &[], String::new);
         let effects = driver.start(now_us);
-        if !driver.is_up() {
+        if effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Refused))
+        {
             self.carry_out(node, effects);
             return;
         }
@@ -34,7 +38,7 @@ impl World {
         });
     }
 
-    fn crash(&mut self, node: usize, kind: CrashKind) {
+    pub(super) fn crash(&mut self, node: usize, kind: CrashKind) {
         let now_us = self.queue.now_us();
         let Slot::Honest(driver) = &mut self.slots[node] else {
             return;
@@ -141,7 +145,23 @@ impl World {
                     driver.set_clock(SkewedClock::new(origin_ms, 0));
                 }
             }
+            Action::Upgrade(node) => self.upgrade(node),
             Action::Load(on) => self.set_load(on),
+        }
+    }
+
+    fn upgrade(&mut self, node: usize) {
+        if let Slot::Honest(driver) = &mut self.slots[node] {
+            driver.upgrade();
+        }
+    }
+
+    /// Whoever was not upgraded in the chaos phase is now.
+    fn upgrade_late(&mut self, node: usize) {
+        let late = |slot: &Slot| matches!(slot, Slot::Honest(driver) if !driver.is_upgraded());
+        if self.plan.upgrade_epoch.is_some() && late(&self.slots[node]) {
+            self.crash(node, CrashKind::Process);
+            self.upgrade(node);
         }
     }
 
@@ -227,6 +247,7 @@ impl World {
         for node in 0..self.slots.len() {
             self.set_slow(node, 0);
             self.set_disk_full(node, false);
+            self.upgrade_late(node);
             if self.plan.original(node) == node {
                 self.start(node);
             }
