@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::by_digest::DigestMap;
+use crate::by_digest::{DigestMap, DigestSet};
 
 /// Digest of an event.
 pub type Id = [u8; 32];
@@ -144,18 +144,30 @@ impl NaiveGraph {
         voter.parents.iter().any(|(_, _, id)| id == leader)
     }
 
+    /// The events of the round after that support `leader`.
+    pub fn supporters(&self, leader: &Vertex) -> DigestSet<Id> {
+        let voters = self.round(leader.round + 1);
+        voters
+            .filter(|voter| self.supports(voter, &leader.id))
+            .map(|voter| voter.id)
+            .collect()
+    }
+
     /// Whether `event`, two rounds above `leader`, is a certificate for it: among its parents of the round between, distinct
-    /// creators of quorum weight support the leader.
-    pub fn is_certificate(&self, event: &Vertex, leader: &Vertex) -> bool {
-        let supporters: BTreeSet<u16> = event
+    /// creators of quorum weight support the leader. `supporters` are all that do.
+    pub fn is_certificate(
+        &self,
+        event: &Vertex,
+        leader: &Vertex,
+        supporters: &DigestSet<Id>,
+    ) -> bool {
+        let creators: BTreeSet<u16> = event
             .parents
             .iter()
-            .filter(|(round, _, _)| *round == leader.round + 1)
-            .filter_map(|(_, _, id)| self.vertices.get(id))
-            .filter(|parent| parent.round == leader.round + 1 && self.supports(parent, &leader.id))
-            .map(|parent| parent.creator)
+            .filter(|(round, _, id)| *round == leader.round + 1 && supporters.contains(id))
+            .map(|(_, _, id)| self.vertices[id].creator)
             .collect();
-        event.round == leader.round + 2 && self.weight(&supporters) >= self.quorum()
+        event.round == leader.round + 2 && self.weight(&creators) >= self.quorum()
     }
 
     /// All events from which `from` descends, itself included, down to `floor` (a round, included).
@@ -200,9 +212,10 @@ impl NaiveGraph {
         let certified: Vec<&&Vertex> = candidates
             .iter()
             .filter(|candidate| {
+                let supporters = self.supporters(candidate);
                 let certifiers: BTreeSet<u16> = self
                     .round(round + 2)
-                    .filter(|event| self.is_certificate(event, candidate))
+                    .filter(|event| self.is_certificate(event, candidate, &supporters))
                     .map(|event| event.creator)
                     .collect();
                 self.weight(&certifiers) >= self.quorum()
@@ -277,9 +290,10 @@ impl NaiveGraph {
             .round(round)
             .filter(|event| event.creator == leader)
             .filter(|candidate| {
+                let supporters = self.supporters(candidate);
                 history.iter().any(|id| {
                     self.vertices[id].round == round + 2
-                        && self.is_certificate(&self.vertices[id], candidate)
+                        && self.is_certificate(&self.vertices[id], candidate, &supporters)
                 })
             })
             .map(|event| event.id)

@@ -139,8 +139,9 @@ pub fn check_decision(
     match &commit.decision {
         Decision::Direct { certifiers, weight } => {
             let mut counted = BTreeSet::new();
+            let supporters = graph.supporters(leader);
             for event in graph.round(leader.round + 2).filter(|event| held(event)) {
-                if graph.is_certificate(event, leader) {
+                if graph.is_certificate(event, leader, &supporters) {
                     counted.insert(event.creator);
                 }
             }
