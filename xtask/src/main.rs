@@ -8,6 +8,7 @@ mod demo;
 mod docs;
 mod fuzz;
 mod guest;
+mod instructions;
 mod layers;
 mod mutants;
 mod setup;
@@ -41,6 +42,8 @@ enum Command {
     Mutants(mutants::MutantsArgs),
     /// Fuzz every path that reads a stranger's bytes, with coverage
     Fuzz(fuzz::FuzzArgs),
+    /// Count the instructions of the hot paths, and compare with the pinned counts
+    Instructions(instructions::InstructionsArgs),
     /// Build a guest image
     #[command(subcommand)]
     Guest(GuestKind),
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Docs => docs::run(),
         Command::Mutants(args) => mutants::run(&args),
         Command::Fuzz(args) => fuzz::run(&args),
+        Command::Instructions(args) => instructions::run(&args),
         Command::Guest(GuestKind::Micro) => micro_guest(),
         Command::Guest(GuestKind::Debian(args)) => guest::debian(args),
         Command::Demo(args) => demo::run(&args),
