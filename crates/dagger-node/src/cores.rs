@@ -19,6 +19,7 @@ use crate::{
     error::NodeError,
     executor::Executor,
     handle::Shared,
+    heal,
     replica::{CheckedCache, Control, Origin, Recovered, ReplicaQueues, ReplicaThread, recover},
     store::{Epochs, EventLog, Options, Snapshots},
 };
@@ -100,6 +101,16 @@ pub(crate) struct Ground {
     pub fatal: mpsc::Sender<NodeError>,
 }
 
+/// What a start comes to.
+pub(crate) enum Start {
+    /// Both writers are where the logs end.
+    Ready(Box<Cores>),
+    /// The logs do not lead to the present epoch: a state must come from peers.
+    NeedsSnapshot,
+    /// The log of this epoch is damaged: events must come from peers.
+    Damaged(Epoch),
+}
+
 /// The two single writers, caught up with the logs and not yet running.
 pub(crate) struct Cores {
     replica: Replica,
@@ -112,7 +123,7 @@ impl Cores {
     ///
     /// # Errors
     /// As [`recover`].
-    pub async fn recover(ground: &Ground) -> Result<Self, NodeError> {
+    async fn recover(ground: &Ground) -> Result<Self, NodeError> {
         let ground = ground.clone();
         blocking("recovery", move || {
             let started = std::time::Instant::now();
@@ -158,6 +169,40 @@ impl Cores {
             })
         })
         .await
+    }
+
+    /// Reads the logs back; what peers can make up for is no error.
+    ///
+    /// # Errors
+    /// As [`recover`]; `E_OWN_EVENT_DAMAGED`.
+    pub async fn begin(ground: &Ground) -> Result<Start, NodeError> {
+        match Self::recover(ground).await {
+            Ok(cores) => Ok(Start::Ready(Box::new(cores))),
+            Err(error @ NodeError::HistoryMissing { .. }) => {
+                tracing::warn!(code = error.code(), %error, "asking peers for a snapshot");
+                Ok(Start::NeedsSnapshot)
+            }
+            Err(NodeError::LogDamaged {
+                epoch,
+                path,
+                offset,
+                detail,
+            }) => {
+                let error = NodeError::LogDamaged {
+                    epoch,
+                    path,
+                    offset,
+                    detail,
+                };
+                heal::examine(ground, Epoch(epoch)).await?;
+                tracing::warn!(code = error.code(), %error, epoch, "the event log is damaged");
+                ground
+                    .shared
+                    .set_problem(error.code(), Some(error.to_string()));
+                Ok(Start::Damaged(Epoch(epoch)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Starts both threads.
@@ -230,39 +275,38 @@ fn start_thread<T: Send + 'static>(
         .expect("a thread can be started")
 }
 
-/// Keeps the cores running until `stop`; `cores` are none if the logs on disk do not lead to the present epoch.
+/// Keeps the cores running until `stop`, once `start` has come to that.
 pub(crate) async fn keep_running(
     ground: Ground,
-    cores: Option<Cores>,
+    start: Start,
     mut queues: ReplicaQueues,
     stop: CancellationToken,
 ) {
     let (lost, mut lost_end) = mpsc::channel(1);
-    let mut next = cores;
+    let mut next = start;
     // A node without a past may have a long way to go; members of a network that is just as new answer at once that it has none.
-    let mut wants_snapshot = next.is_none() || ground.is_new();
+    let mut wants_snapshot = !matches!(next, Start::Ready(_)) || ground.is_new();
     loop {
-        let running = match next.take() {
-            Some(cores) => Some(cores.start(&ground, queues, lost.clone())),
-            None => {
-                // Nobody takes what comes in while there are no cores; peers send it again.
+        let cores = match next {
+            Start::Ready(cores) => *cores,
+            // Nobody takes what comes in while there are no cores; peers send it again.
+            Start::NeedsSnapshot => {
                 let catchup = ground.fetch(&stop, Some(&mut queues)).await;
-                match catchup {
-                    Some(catchup) => {
-                        if !ground.begin_from(catchup).await {
-                            return;
-                        }
-                        match ground.recover_or_fail().await {
-                            Some(cores) => next = Some(cores),
-                            None => return,
-                        }
-                        continue;
-                    }
+                next = match ground.begin_again_from(catchup).await {
+                    Some(start) => start,
                     None => return,
-                }
+                };
+                continue;
+            }
+            Start::Damaged(epoch) => {
+                next = match ground.heal(epoch, &stop, &mut queues).await {
+                    Some(start) => start,
+                    None => return,
+                };
+                continue;
             }
         };
-        let running = running.expect("set above");
+        let running = cores.start(&ground, queues, lost.clone());
         let catchup = if std::mem::take(&mut wants_snapshot) {
             ground.look(&stop).await
         } else {
@@ -295,7 +339,7 @@ pub(crate) async fn keep_running(
         }
         while lost_end.try_recv().is_ok() {}
         next = match ground.recover_or_fail().await {
-            Some(cores) => Some(cores),
+            Some(start) => start,
             None => return,
         };
     }
@@ -337,8 +381,7 @@ impl Ground {
                 },
             }
             if let Some(queues) = unread.as_deref_mut() {
-                while queues.inputs.try_recv().is_ok() {}
-                while queues.controls.try_recv().is_ok() {}
+                queues.drain();
             }
             tokio::select! {
                 () = stop.cancelled() => return None,
@@ -363,9 +406,48 @@ impl Ground {
         self.or_fail(installed).is_some()
     }
 
-    async fn recover_or_fail(&self) -> Option<Cores> {
+    async fn begin_again_from(&self, catchup: Option<Catchup>) -> Option<Start> {
+        if self.begin_from(catchup?).await {
+            self.recover_or_fail().await
+        } else {
+            None
+        }
+    }
+
+    /// Heals an epoch's log, for as long as it takes; if its events are no longer to be had anywhere, begins from a later
+    /// epoch's start instead. `None` if the node stops.
+    async fn heal(
+        &self,
+        epoch: Epoch,
+        stop: &CancellationToken,
+        unread: &mut ReplicaQueues,
+    ) -> Option<Start> {
+        loop {
+            let healed = tokio::select! {
+                () = stop.cancelled() => return None,
+                healed = heal::heal(self, epoch) => self.or_fail(healed)?,
+            };
+            unread.drain();
+            let found = if healed { None } else { self.look(stop).await };
+            if healed || found.is_some() {
+                self.shared.set_problem("E_STORE_DAMAGED", None);
+            }
+            if healed {
+                return self.recover_or_fail().await;
+            }
+            if found.is_some() {
+                return self.begin_again_from(found).await;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(heal::RETRY) => {}
+            }
+        }
+    }
+
+    async fn recover_or_fail(&self) -> Option<Start> {
         let before = self.shared.membership();
-        let recovered = Cores::recover(self).await;
+        let recovered = Cores::begin(self).await;
         // What members proved stays theirs under other seats; rounds of the epoch that was left say nothing in this one.
         self.attestor
             .epoch_began(&before, &self.shared.membership());

@@ -13,6 +13,7 @@ use shadowgraph::ReplicaStatus;
 use crate::{
     config::Durability,
     handle::{NodeHandle, Shared},
+    heal::Report,
 };
 
 /// Fewer open files than this may not do for a member with many peers and VMs.
@@ -38,6 +39,7 @@ pub(crate) fn examine(node: &NodeHandle) -> Vec<CheckView> {
         sockets(shared),
         open_files(getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft)),
         disk(&shared.config.data_dir),
+        event_log(shared),
         durability(shared.config.durability),
     ];
     checks.extend(hosting(shared));
@@ -287,6 +289,30 @@ fn size(bytes: u64) -> String {
         0x10_0000..=0x3fff_ffff => format!("{} MiB", tenths(1 << 20)),
         _ => format!("{} GiB", tenths(1 << 30)),
     }
+}
+
+/// What the disk has lost of the event log, and peers gave back.
+fn event_log(shared: &Shared) -> CheckView {
+    let reports = shared.healed.lock().expect("no holder panics");
+    log_verdict(&reports)
+}
+
+fn log_verdict(reports: &[Report]) -> CheckView {
+    if reports.is_empty() {
+        return check("log", Verdict::Ok, "no damage was found since the start");
+    }
+    let healed: Vec<String> = reports
+        .iter()
+        .map(|r| format!("{} events of epoch {}", r.healed.events, r.epoch))
+        .collect();
+    check(
+        "log",
+        Verdict::Warn,
+        format!(
+            "healed from peers: {}; this disk loses what it was given: look at it (`smartctl -a`), and replace it",
+            healed.join(", ")
+        ),
+    )
 }
 
 fn durability(durability: Durability) -> CheckView {

@@ -91,7 +91,7 @@ pub enum NodeError {
         path: PathBuf,
     },
     /// Bytes on disk are not what was written.
-    #[error("{} is damaged at byte {offset}: {detail}; restore the file from a copy, or start with an empty directory under a new consensus key", .path.display())]
+    #[error("{} is damaged at byte {offset}: {detail}; start with an empty directory, as a member under a new consensus key", .path.display())]
     StoreDamaged {
         /// The file.
         path: PathBuf,
@@ -99,6 +99,29 @@ pub enum NodeError {
         offset: u64,
         /// What does not fit.
         detail: String,
+    },
+    /// The event log of an epoch that must be read back is damaged.
+    #[error("{} is damaged at byte {offset}: {detail}; peers are asked for what is lost", .path.display())]
+    LogDamaged {
+        /// The epoch.
+        epoch: u64,
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
+        /// What does not fit.
+        detail: String,
+    },
+    /// Events that this node has signed cannot be read, or it cannot be told that none is lost.
+    #[error(
+        "{} is damaged at byte {offset}, and what is lost there is, or may be, an event that this node signed: it could contradict itself, so its key must not sign again. Make another consensus key (keys/consensus-2.json), name it on the ledger (`dagger operator keys --consensus-key`), take the old key's file out of keys/ and start the node: the log is then healed from peers, and the next epoch seats the new key. Do not restore events/ from a backup",
+        .path.display()
+    )]
+    OwnEventDamaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u64,
     },
     /// The configuration or a key file cannot be used.
     #[error("{}: {detail}", .path.display())]
@@ -137,11 +160,29 @@ impl NodeError {
             Self::DuplicateKey { .. } => "E_DUPLICATE_KEY",
             Self::Diverged { .. } => "E_DIVERGED",
             Self::DiskFull { .. } => "E_DISK_FULL",
-            Self::StoreDamaged { .. } => "E_STORE_DAMAGED",
+            Self::StoreDamaged { .. } | Self::LogDamaged { .. } => "E_STORE_DAMAGED",
+            Self::OwnEventDamaged { .. } => "E_OWN_EVENT_DAMAGED",
             Self::ConfigInvalid { .. } => "E_CONFIG_INVALID",
             Self::Io { .. } => "E_IO",
             Self::Transport(_) => "E_TRANSPORT",
             Self::Internal(_) => "E_INTERNAL",
+        }
+    }
+
+    /// Says in which epoch's log damage was found.
+    pub(crate) fn in_log(self, epoch: u64) -> Self {
+        match self {
+            Self::StoreDamaged {
+                path,
+                offset,
+                detail,
+            } => Self::LogDamaged {
+                epoch,
+                path,
+                offset,
+                detail,
+            },
+            other => other,
         }
     }
 

@@ -98,6 +98,10 @@ pub(crate) struct Shared {
     pub wrong_roots: AtomicBool,
     pub executed_transactions: AtomicU64,
     pub checkpoint: Mutex<Option<OwnCheckpoint>>,
+    /// What was healed of the event log since the start.
+    pub healed: Mutex<Vec<crate::heal::Report>>,
+    /// Where damage was found in it since.
+    pub damaged: crate::heal::Damaged,
     /// What keeps the node from doing its whole job, by code.
     pub problems: Mutex<BTreeMap<&'static str, String>>,
     pub metrics: Metrics,

@@ -127,6 +127,8 @@ impl Identity {
             wrong_roots: AtomicBool::new(faults.wrong_roots),
             executed_transactions: AtomicU64::new(0),
             checkpoint: Mutex::new(None),
+            healed: Mutex::default(),
+            damaged: crate::heal::Damaged::default(),
             problems: Mutex::new(BTreeMap::new()),
             metrics: Metrics::default(),
             opaque: None,

@@ -27,6 +27,7 @@ pub mod error;
 pub mod executor;
 mod faults;
 pub mod handle;
+mod heal;
 pub mod host;
 mod identity;
 pub mod images;

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub(crate) sync_seconds: Histogram,
     pub(crate) log_bytes: Gauge,
     pub(crate) turns: Counter,
+    pub(crate) healed_events: Counter,
 }
 
 impl Default for Metrics {
@@ -38,11 +39,17 @@ impl Default for Metrics {
             sync_seconds: seconds(),
             log_bytes: Gauge::default(),
             turns: Counter::default(),
+            healed_events: Counter::default(),
         };
         registry.register(
             "events_received",
             "Events received from peers that verified",
             this.events_received.clone(),
+        );
+        registry.register(
+            "healed_events",
+            "Events of the log that were damaged and had from peers anew",
+            this.healed_events.clone(),
         );
         registry.register(
             "peer_faults",

@@ -94,12 +94,8 @@ impl Node {
             cache: Arc::default(),
             fatal: fatal.clone(),
         };
-        let cores = match Cores::recover(&ground).await {
-            Ok(cores) => Some(cores),
-            Err(error @ NodeError::HistoryMissing { .. }) => {
-                tracing::warn!(code = error.code(), %error, "asking peers for a snapshot");
-                None
-            }
+        let start = match Cores::begin(&ground).await {
+            Ok(start) => start,
             Err(error) => {
                 // Another start in this process must find neither the index locked nor the port taken.
                 images.shutdown().await;
@@ -148,7 +144,8 @@ impl Node {
             router = router.accept(tunnel::ALPN, TunnelProtocol::new(guests));
         }
         let router = router.spawn();
-        let cores = tokio::spawn(keep_running(ground, cores, queues, stop.clone()));
+        let healer = ground.clone();
+        let cores = tokio::spawn(keep_running(ground, start, queues, stop.clone()));
         let node = Self {
             handle,
             fatal: fatal_end,
@@ -161,6 +158,7 @@ impl Node {
         };
         node.spawn(Arc::clone(&attestor).run_heartbeats());
         node.spawn(attestor.run_attestations());
+        node.spawn(crate::heal::watch(healer));
         if let Some(host) = host {
             node.start_host(host);
         }

@@ -194,7 +194,7 @@ async fn bad_starts_are_named_and_change_nothing() {
     let at = bad.len() / 2;
     bad[at] ^= 16;
     fs::write(&log, &bad).unwrap();
-    assert_eq!(start_error(&network, 0).await.code(), "E_STORE_DAMAGED");
+    assert_eq!(start_error(&network, 0).await.code(), "E_OWN_EVENT_DAMAGED");
     assert_eq!(fs::read(&log).unwrap(), bad);
     // With the file as it was everything is there again; a torn tail does no harm.
     fs::write(&log, &good[..good.len() - 3]).unwrap();

@@ -11,7 +11,7 @@ use std::{
 use dagger_ledger::Key;
 use futures_util::future::join_all;
 use iroh::endpoint::Connection;
-use shadowgraph::{ChainId, Committee, Epoch, EpochEnd};
+use shadowgraph::{ChainId, Committee, Epoch, EpochEnd, MemberIndex};
 use tokio::time::timeout;
 
 use super::{
@@ -36,13 +36,15 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A peer that answers.
 #[derive(Clone)]
-struct Source {
-    name: String,
+pub(crate) struct Source {
+    pub name: String,
+    /// Its seat in the present epoch.
+    pub seat: Option<MemberIndex>,
     connection: Connection,
 }
 
 impl Source {
-    async fn ask(&self, request: &Request) -> Result<Answer, WireError> {
+    pub async fn ask(&self, request: &Request) -> Result<Answer, WireError> {
         let slow = |_| WireError::Connection("no answer in time".into());
         timeout(PATIENCE, ask(&self.connection, request))
             .await
@@ -112,7 +114,7 @@ pub(crate) async fn fetch(ground: &Ground) -> Result<Option<Catchup>, NodeError>
 }
 
 /// Connections to the peers that answer, members first.
-async fn connect(ground: &Ground) -> Vec<Source> {
+pub(crate) async fn connect(ground: &Ground) -> Vec<Source> {
     let node = NodeHandle {
         shared: Arc::clone(&ground.shared),
     };
@@ -126,6 +128,7 @@ async fn connect(ground: &Ground) -> Vec<Source> {
             let connection = connection.ok()?.ok()?;
             Some(Source {
                 name: peer.name,
+                seat: peer.seat,
                 connection,
             })
         }

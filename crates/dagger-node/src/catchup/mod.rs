@@ -4,7 +4,9 @@
 //! one before, so the chain proves itself from the genesis file on. Then it fetches the ledger as it stood where the last
 //! of them ended, in chunks, from all peers that have it, and believes it only if its root is the certified one.
 //!
-//! What must not live here: events (the replica fetches those), and when a snapshot is needed (it says so).
+//! The same protocol gives single events by name to a node whose log was damaged (`heal`).
+//!
+//! What must not live here: events that a sound node lacks (the replica fetches those), and when a snapshot is needed (it says so).
 
 mod fetch;
 mod install;
@@ -14,9 +16,10 @@ mod wire;
 #[cfg(test)]
 mod catchup_tests;
 
-pub(crate) use fetch::fetch;
+pub(crate) use fetch::{connect, fetch};
 pub(crate) use install::Catchup;
 pub(crate) use serve::CatchupProtocol;
+pub(crate) use wire::{Answer, EVENTS_MAX, Request};
 
 /// Names the protocol in the QUIC handshake.
 pub const ALPN: &[u8] = b"dagger/catchup/1";

@@ -12,12 +12,16 @@ use iroh::{
     endpoint::{Connection, RecvStream, SendStream, VarInt},
     protocol::{AcceptError, ProtocolHandler},
 };
-use shadowgraph::Epoch;
+use shadowgraph::{Epoch, EventRef};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::wire::{Answer, ENDS_MAX, Manifest, Request, WireError, read_request, write_answer};
+use super::wire::{
+    Answer, ENDS_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, Manifest, Request, WireError, read_request,
+    write_answer,
+};
 use crate::{
     error::NodeError,
+    replica::key_of,
     store::{Epochs, Snapshots},
 };
 
@@ -131,7 +135,28 @@ impl CatchupProtocol {
                 Answer::Manifest(held.map(|h| ((*h.manifest).clone(), h.transactions)))
             }
             Request::Chunk { epoch, index } => Answer::Chunk(self.chunk(*epoch, *index)?),
+            Request::Events { epoch, wanted } => Answer::Events(self.events(*epoch, wanted)?),
         })
+    }
+
+    fn events(&self, epoch: u64, wanted: &[EventRef]) -> Result<Vec<Vec<u8>>, NodeError> {
+        let mut events: Vec<Vec<u8>> = Vec::new();
+        let mut room = EVENTS_BYTES_MAX;
+        let Some(log) = self.epochs.reader(Epoch(epoch))? else {
+            return Ok(events);
+        };
+        for name in wanted.iter().take(EVENTS_MAX) {
+            // One that is damaged here too is had from others.
+            let Ok(Some(event)) = log.get(&key_of(name)) else {
+                continue;
+            };
+            if event.len() > room && !events.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(event.len());
+            events.push(event.to_vec());
+        }
+        Ok(events)
     }
 
     fn chunk(&self, epoch: u64, index: u32) -> Result<Option<Vec<u8>>, NodeError> {

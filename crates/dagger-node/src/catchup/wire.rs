@@ -2,14 +2,18 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use iroh::endpoint::{RecvStream, SendStream};
-use shadowgraph::EpochEnd;
+use shadowgraph::{EpochEnd, EventRef};
 
 /// No request is longer.
-const REQUEST_BYTES_MAX: usize = 256;
+const REQUEST_BYTES_MAX: usize = 4096;
 /// No answer is longer: a chunk or a manifest, and a little.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a snapshot in one chunk.
 pub const CHUNK_BYTES: u64 = 1 << 20;
+/// Events in one request.
+pub const EVENTS_MAX: usize = 64;
+/// Bytes of events in one answer, unless a single one is longer.
+pub const EVENTS_BYTES_MAX: usize = 4 << 20;
 /// Ends in one answer.
 pub const ENDS_MAX: usize = 64;
 
@@ -26,6 +30,13 @@ pub enum Request {
         epoch: u64,
         /// Which chunk.
         index: u32,
+    },
+    /// Events by name.
+    Events {
+        /// The epoch they are of.
+        epoch: u64,
+        /// At most [`EVENTS_MAX`].
+        wanted: Vec<EventRef>,
     },
 }
 
@@ -78,6 +89,8 @@ pub enum Answer {
     Manifest(Option<(Manifest, u64)>),
     /// To [`Request::Chunk`].
     Chunk(Option<Vec<u8>>),
+    /// To [`Request::Events`]: those that the peer holds, as many as fit.
+    Events(Vec<Vec<u8>>),
 }
 
 /// Why a peer did not answer. Always a reason to try another one.

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use ingest::{CheckedCache, Ingest};
 pub(crate) use recover::{Origin, Recovered, recover};
+pub(crate) use serve::key_of;
 pub(crate) use turn::ReplicaThread;
 
 use crate::error::SubmitError;
@@ -83,6 +84,14 @@ pub(crate) struct ReplicaQueues {
     pub inputs: mpsc::Receiver<ReplicaInput>,
     pub controls: mpsc::Receiver<Control>,
     pub status: Arc<Mutex<ReplicaStatus>>,
+}
+
+impl ReplicaQueues {
+    /// Drops what waits: there is no replica to take it.
+    pub(crate) fn drain(&mut self) {
+        while self.inputs.try_recv().is_ok() {}
+        while self.controls.try_recv().is_ok() {}
+    }
 }
 
 impl ReplicaHandle {

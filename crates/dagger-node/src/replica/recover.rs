@@ -53,7 +53,7 @@ impl Origin {
 /// Reads the logs back, from the epoch that the ledger is in to the present one.
 ///
 /// # Errors
-/// `E_HISTORY_MISSING` if they do not lead from the one to the other; `E_STORE_DAMAGED`, `E_IO`, `E_DIVERGED`, `E_DUPLICATE_KEY`.
+/// `E_HISTORY_MISSING` if they do not lead from the one to the other; [`NodeError::LogDamaged`], `E_IO`, `E_DIVERGED`, `E_DUPLICATE_KEY`.
 pub(crate) fn recover(
     origin: &Origin,
     shared: &Shared,
@@ -86,8 +86,9 @@ pub(crate) fn recover(
     let mut epoch = first;
     loop {
         shared.enter_epoch(reading.recovery.committee().clone());
-        let log = epochs.log(epoch)?;
-        reading.log(&log, shared, executor)?;
+        let log = epochs.log(epoch).map_err(|e| e.in_log(epoch.0))?;
+        let read = reading.log(&log, shared, executor);
+        read.map_err(|e| e.in_log(epoch.0))?;
         let kept = epochs.end(epoch)?;
         if let (None, Some(end)) = (&reading.end, &kept) {
             // The log alone may lack the votes.

@@ -1,5 +1,7 @@
 //! Answers peers from the event log what the graph no longer holds.
 
+use std::sync::Arc;
+
 use shadowgraph::{
     Epoch, EventRef, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round,
     StoreRequest, SyncRequest,
@@ -8,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::{
     error::NodeError,
+    handle::Shared,
     store::{Epochs, EventKey, LogReader},
     transport::Links,
 };
@@ -18,9 +21,10 @@ static READERS: Semaphore = Semaphore::const_new(4);
 const KEYS_PER_STEP: usize = 4096;
 
 /// Reads the answer on a thread that may block and sends it; every request gets one, even if it is empty.
-pub fn answer(epochs: Epochs, links: Links, to: Peer, request: StoreRequest) {
+pub fn answer(shared: Arc<Shared>, epochs: Epochs, to: Peer, request: StoreRequest) {
     tokio::spawn(async move {
         let _permit = READERS.acquire().await.expect("never closed");
+        let epoch = request.epoch;
         let read = tokio::task::spawn_blocking(move || match epochs.reader(request.epoch)? {
             Some(log) => collect(&log, &request),
             None => Ok(Vec::new()),
@@ -29,12 +33,17 @@ pub fn answer(epochs: Epochs, links: Links, to: Peer, request: StoreRequest) {
         let events = match read {
             Ok(Ok(events)) => events,
             Ok(Err(error)) => {
+                if matches!(error, NodeError::StoreDamaged { .. }) {
+                    shared.damaged.report(epoch);
+                }
                 tracing::error!(code = error.code(), %error, "cannot serve events from the log");
                 Vec::new()
             }
             Err(_) => return,
         };
-        links.send(Recipient::One(to), &Message::Events(events));
+        shared
+            .links
+            .send(Recipient::One(to), &Message::Events(events));
     });
 }
 
@@ -49,7 +58,8 @@ pub fn answer_end(epochs: Epochs, links: Links, to: Peer, epoch: Epoch) {
     });
 }
 
-pub(super) fn key_of(event: &EventRef) -> EventKey {
+/// An event's name in the log.
+pub(crate) fn key_of(event: &EventRef) -> EventKey {
     EventKey {
         round: event.round.0,
         creator: event.creator.0,

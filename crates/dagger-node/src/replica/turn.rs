@@ -21,7 +21,6 @@ use crate::{
     handle::Shared,
     parking::Parking,
     store::{Epochs, EventKey, EventLog},
-    transport::Links,
 };
 
 /// Inputs handled before their outputs are carried out: one sync covers them all.
@@ -224,8 +223,7 @@ impl ReplicaThread {
             Output::Persist(_) | Output::EpochEnded(_) => unreachable!("carried out before"),
             Output::Send { to, message } => self.shared.links.send(to, &message),
             Output::ReadStore { to, request } => {
-                let links: Links = self.shared.links.clone();
-                serve::answer(self.epochs.clone(), links, to, request);
+                serve::answer(Arc::clone(&self.shared), self.epochs.clone(), to, request);
             }
             Output::Commit(commit) => {
                 self.hand_on(runtime, ExecutorInput::Commit(Box::new(commit)));

@@ -47,7 +47,8 @@ impl Epochs {
         })
     }
 
-    fn path(&self, epoch: Epoch) -> PathBuf {
+    /// Where an epoch's log is.
+    pub(crate) fn path(&self, epoch: Epoch) -> PathBuf {
         self.dir.join(format!("{:010}", epoch.0))
     }
 
@@ -78,6 +79,12 @@ impl Epochs {
         let (log, _) = EventLog::open(&self.path(epoch), self.chain_id, self.options)?;
         readers.insert(epoch.0, log.reader());
         Ok(Some(log.reader()))
+    }
+
+    /// An epoch's log was written anew: whoever reads it next looks at it again.
+    pub(crate) fn forget(&self, epoch: Epoch) {
+        let mut readers = self.readers.lock().expect("no holder panics");
+        readers.remove(&epoch.0);
     }
 
     /// Whether the epoch's log is there.

@@ -513,7 +513,7 @@ fn read_at(segment: &SegmentFile, place: &Place) -> Result<Bytes, NodeError> {
         fs::File::open(&segment.path).map_err(|e| NodeError::io("open", &segment.path, e))?;
     let mut record = vec![0u8; RECORD_HEADER_BYTES + place.body_bytes as usize];
     file.read_exact_at(&mut record, place.offset)
-        .map_err(|e| NodeError::io("read", &segment.path, e))?;
+        .map_err(|e| segment.unread(place.offset, e))?;
     let damaged = || NodeError::StoreDamaged {
         path: segment.path.clone(),
         offset: place.offset,

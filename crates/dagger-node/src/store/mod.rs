@@ -12,6 +12,7 @@ mod behind;
 mod epochs;
 mod log;
 mod record;
+mod salvage;
 mod segment;
 mod snapshot;
 
@@ -25,4 +26,5 @@ mod snapshot_tests;
 pub use epochs::Epochs;
 pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
 pub use record::EventKey;
+pub(crate) use salvage::{Content, Salvage};
 pub use snapshot::{Snapshot, Snapshots};

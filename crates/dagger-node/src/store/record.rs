@@ -22,7 +22,8 @@ pub const RECORD_HEADER_BYTES: usize = 58;
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 
 const SEGMENT_MAGIC: &[u8; 8] = b"DAGREVLG";
-const RECORD_MAGIC: u32 = 0x5645_4752;
+/// The first bytes of every record.
+pub const RECORD_MAGIC: u32 = 0x5645_4752;
 
 /// Names an event in the log. Ordered by round first, so that a range of keys is a range of rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

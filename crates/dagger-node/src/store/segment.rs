@@ -54,8 +54,19 @@ impl SegmentFile {
         }
     }
 
-    /// All segments of a directory, ascending and without a gap.
-    pub fn list(dir: &Path) -> Result<Vec<Self>, NodeError> {
+    /// A read that failed: damage where the bytes are gone.
+    pub fn unread(&self, offset: u64, error: std::io::Error) -> NodeError {
+        if is_unreadable(&error) {
+            return self.damaged(offset, "the disk cannot read it");
+        }
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            return self.damaged(offset, "the file ends before it");
+        }
+        NodeError::io("read", &self.path, error)
+    }
+
+    /// The numbers of a directory's segments, ascending.
+    pub fn numbers(dir: &Path) -> Result<Vec<u64>, NodeError> {
         let mut numbers = Vec::new();
         for entry in fs::read_dir(dir).map_err(|e| NodeError::io("list", dir, e))? {
             let path = entry.map_err(|e| NodeError::io("list", dir, e))?.path();
@@ -68,8 +79,14 @@ impl SegmentFile {
             }
         }
         numbers.sort_unstable();
-        if let Some(gap) = numbers.windows(2).find(|w| w[1] != w[0] + 1) {
-            let missing = Self::new(dir, gap[0] + 1);
+        Ok(numbers)
+    }
+
+    /// All segments of a directory, ascending and without a gap.
+    pub fn list(dir: &Path) -> Result<Vec<Self>, NodeError> {
+        let numbers = Self::numbers(dir)?;
+        if let Some((missing, _)) = (1..).zip(&numbers).find(|(due, found)| due != *found) {
+            let missing = Self::new(dir, missing);
             return Err(missing.damaged(0, "this segment of the event log is missing"));
         }
         Ok(numbers.into_iter().map(|n| Self::new(dir, n)).collect())
@@ -87,7 +104,7 @@ impl SegmentFile {
         if file_bytes >= SEGMENT_HEADER_BYTES as u64 {
             reader
                 .read_exact(&mut header)
-                .map_err(|e| NodeError::io("read", &self.path, e))?;
+                .map_err(|e| self.unread(0, e))?;
         }
         if header.iter().all(|b| *b == 0) {
             // Created, but the power went before its header was on disk: nothing was ever in it.
@@ -111,7 +128,8 @@ impl SegmentFile {
 
     /// The index of a closed segment, from its file or by scanning.
     pub fn index(&self, chain_id: &[u8; 32]) -> Result<Vec<Place>, NodeError> {
-        if let Some(places) = self.read_index() {
+        let segment_bytes = fs::metadata(&self.path).map(|m| m.len()).unwrap_or(0);
+        if let Some(places) = self.read_index(Some(segment_bytes)) {
             return Ok(places);
         }
         let mut records = self.records(chain_id)?;
@@ -130,13 +148,13 @@ impl SegmentFile {
         Ok(places)
     }
 
-    fn read_index(&self) -> Option<Vec<Place>> {
+    /// What the index file says, if it is whole and of a segment of that length.
+    pub fn read_index(&self, segment_bytes: Option<u64>) -> Option<Vec<Place>> {
         let bytes = fs::read(self.index_path()).ok()?;
-        let segment_bytes = fs::metadata(&self.path).ok()?.len();
         let (body, crc) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
         let (entries, length) = body.split_at_checked(body.len().checked_sub(8)?)?;
         if crc32c::crc32c(body) != u32::from_le_bytes(array(crc))
-            || u64::from_le_bytes(array(length)) != segment_bytes
+            || segment_bytes.is_some_and(|bytes| u64::from_le_bytes(array(length)) != bytes)
             || entries.len() % INDEX_ENTRY_BYTES != 0
         {
             return None;
@@ -179,6 +197,11 @@ impl SegmentFile {
             fs::write(&path, &out).map_err(|e| NodeError::io("write", &path, e))
         }
     }
+}
+
+/// Whether the disk has lost what was to be read.
+pub fn is_unreadable(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EIO as i32)
 }
 
 /// One step of reading a segment.
@@ -255,7 +278,7 @@ impl Records {
     fn fill(&mut self, buffer: &mut [u8]) -> Result<(), NodeError> {
         self.reader
             .read_exact(buffer)
-            .map_err(|e| NodeError::io("read", &self.segment.path, e))
+            .map_err(|e| self.segment.unread(self.offset, e))
     }
 
     /// Whether nothing or only zeros follow: blocks that never reached the disk.
@@ -265,7 +288,7 @@ impl Records {
             match self
                 .reader
                 .read(&mut block)
-                .map_err(|e| NodeError::io("read", &self.segment.path, e))?
+                .map_err(|e| self.segment.unread(self.offset, e))?
             {
                 0 => return Ok(true),
                 n if block[..n].iter().any(|b| *b != 0) => return Ok(false),
