@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     attest::Attestor,
     catchup::{self, Catchup},
-    config::NodeConfig,
+    config::{NodeConfig, Retain},
     error::NodeError,
     executor::Executor,
     handle::Shared,
@@ -285,7 +285,10 @@ pub(crate) async fn keep_running(
     let (lost, mut lost_end) = mpsc::channel(1);
     let mut next = start;
     // A node without a past may have a long way to go; members of a network that is just as new answer at once that it has none.
-    let mut wants_snapshot = !matches!(next, Start::Ready(_)) || ground.is_new();
+    // An auditor wants the whole of it.
+    let wants_history = matches!(ground.shared.config.store.retain, Retain::All(_));
+    let mut wants_snapshot =
+        !matches!(next, Start::Ready(_)) || (ground.is_new() && !wants_history);
     loop {
         let cores = match next {
             Start::Ready(cores) => *cores,

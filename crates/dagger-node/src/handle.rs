@@ -149,10 +149,11 @@ impl Shared {
             Membership::new(committee, &ledger, &self.consensus_keys)
         };
         let peers = membership.peers(&self.config, &self.own_key());
+        let is_seated = membership.seat.is_some();
         let mut present = self.membership.write().expect("no holder panics");
         let before = std::mem::replace(&mut *present, Arc::new(membership));
         drop(present);
-        self.links.reseat(peers);
+        self.links.reseat(peers, is_seated);
         before
     }
 

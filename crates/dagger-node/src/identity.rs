@@ -106,6 +106,7 @@ impl Identity {
         let own_key = Key(self.node_key.verification_key().into());
         let membership = Membership::new(self.committee, &ledger, &self.keys);
         let peers = membership.peers(&config, &own_key);
+        let is_seated = membership.seat.is_some();
         let faults = crate::faults::at_start(&config);
         Shared {
             ledger: RwLock::new(ledger),
@@ -122,7 +123,7 @@ impl Identity {
             changes: broadcast::Sender::new(CHANGES_KEPT),
             replica,
             endpoint,
-            links: Links::new(peers),
+            links: Links::new(peers, is_seated),
             lease_deadline_boottime_ms: AtomicU64::new(0),
             wrong_roots: AtomicBool::new(faults.wrong_roots),
             executed_transactions: AtomicU64::new(0),

@@ -37,6 +37,7 @@ pub mod metrics;
 pub mod node;
 pub mod opaque;
 mod parking;
+mod peers;
 mod receipts;
 pub mod replica;
 mod statement;

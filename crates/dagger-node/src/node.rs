@@ -128,13 +128,14 @@ impl Node {
         let mut router = Router::builder(endpoint)
             .accept(ALPN, consensus)
             .accept(iroh_blobs::ALPN, images.protocol(admission(&shared)));
-        let admitted = Arc::clone(&shared);
+        let (admitted, known) = (Arc::clone(&shared), Arc::clone(&shared));
         router = router.accept(
             catchup::ALPN,
             CatchupProtocol::new(
                 ground.epochs.clone(),
                 ground.snapshots.clone(),
                 Arc::new(move |key| admits(&admitted, key)),
+                Arc::new(move || known.links.connected()),
             ),
         );
         let host = open_host(&handle);
@@ -159,6 +160,7 @@ impl Node {
         node.spawn(Arc::clone(&attestor).run_heartbeats());
         node.spawn(attestor.run_attestations());
         node.spawn(crate::heal::watch(healer));
+        node.spawn(crate::peers::learn(Arc::clone(&shared)));
         if let Some(host) = host {
             node.start_host(host);
         }

@@ -169,7 +169,12 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
             body: body.clone(),
         })
         .unwrap();
-    let serve = CatchupProtocol::new(epochs.clone(), snapshots, Arc::new(|_| true));
+    let serve = CatchupProtocol::new(
+        epochs.clone(),
+        snapshots,
+        Arc::new(|_| true),
+        Arc::new(Vec::new),
+    );
     let ask = |request| serve.answer(&request).unwrap();
     let chunk = |index| Request::Chunk { epoch: 1, index };
     assert_eq!(ask(Request::Ends(0)), Answer::Ends(Vec::new()));

@@ -22,7 +22,8 @@ use super::{
 use crate::{
     cores::{Ground, blocking},
     error::NodeError,
-    handle::NodeHandle,
+    handle::{NodeHandle, Shared},
+    transport::LinkView,
 };
 
 /// Peers asked at once.
@@ -115,10 +116,19 @@ pub(crate) async fn fetch(ground: &Ground) -> Result<Option<Catchup>, NodeError>
 
 /// Connections to the peers that answer, members first.
 pub(crate) async fn connect(ground: &Ground) -> Vec<Source> {
+    connect_to(&ground.shared, |_| true).await
+}
+
+/// As [`connect`], to those of the peers that `which` takes.
+pub(crate) async fn connect_to(
+    shared: &Arc<Shared>,
+    which: impl Fn(&LinkView) -> bool,
+) -> Vec<Source> {
     let node = NodeHandle {
-        shared: Arc::clone(&ground.shared),
+        shared: Arc::clone(shared),
     };
-    let mut peers = ground.shared.links.views();
+    let mut peers = shared.links.views();
+    peers.retain(which);
     peers.sort_by_key(|p| (!p.connected, p.seat.is_none()));
     let dial = peers.into_iter().take(PEERS_MAX).map(|peer| {
         let node = node.clone();

@@ -16,7 +16,7 @@ mod wire;
 #[cfg(test)]
 mod catchup_tests;
 
-pub(crate) use fetch::{connect, fetch};
+pub(crate) use fetch::{connect, connect_to, fetch};
 pub(crate) use install::Catchup;
 pub(crate) use serve::CatchupProtocol;
 pub(crate) use wire::{Answer, EVENTS_MAX, Request};

@@ -16,8 +16,8 @@ use shadowgraph::{Epoch, EventRef};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::wire::{
-    Answer, ENDS_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, Manifest, Request, WireError, read_request,
-    write_answer,
+    Answer, ENDS_MAX, EVENTS_BYTES_MAX, EVENTS_MAX, Manifest, PEERS_MAX, Request, WireError,
+    read_request, write_answer,
 };
 use crate::{
     error::NodeError,
@@ -36,6 +36,9 @@ const CLOSE_STRANGER: VarInt = VarInt::from_u32(1);
 /// Says whether the node with a key may ask.
 pub(crate) type Admission = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
 
+/// Says which nodes this one is connected to.
+pub(crate) type Connected = Arc<dyn Fn() -> Vec<(Key, Vec<String>)> + Send + Sync>;
+
 /// A snapshot in memory while peers fetch it.
 #[derive(Clone)]
 struct Held {
@@ -50,6 +53,7 @@ pub(crate) struct CatchupProtocol {
     epochs: Epochs,
     snapshots: Snapshots,
     admission: Admission,
+    connected: Connected,
     answered: Arc<Semaphore>,
     held: Arc<Mutex<Option<Held>>>,
 }
@@ -91,11 +95,17 @@ impl ProtocolHandler for CatchupProtocol {
 
 impl CatchupProtocol {
     /// Serves what is on disk to those that `admission` lets in.
-    pub fn new(epochs: Epochs, snapshots: Snapshots, admission: Admission) -> Self {
+    pub fn new(
+        epochs: Epochs,
+        snapshots: Snapshots,
+        admission: Admission,
+        connected: Connected,
+    ) -> Self {
         Self {
             epochs,
             snapshots,
             admission,
+            connected,
             answered: Arc::new(Semaphore::new(ANSWERED_MAX)),
             held: Arc::default(),
         }
@@ -135,6 +145,10 @@ impl CatchupProtocol {
                 Answer::Manifest(held.map(|h| ((*h.manifest).clone(), h.transactions)))
             }
             Request::Chunk { epoch, index } => Answer::Chunk(self.chunk(*epoch, *index)?),
+            Request::Peers => {
+                let connected = (self.connected)().into_iter().take(PEERS_MAX);
+                Answer::Peers(connected.map(|(key, at)| (key.0, at)).collect())
+            }
             Request::Events { epoch, wanted } => Answer::Events(self.events(*epoch, wanted)?),
         })
     }

@@ -10,6 +10,8 @@ const REQUEST_BYTES_MAX: usize = 4096;
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a snapshot in one chunk.
 pub const CHUNK_BYTES: u64 = 1 << 20;
+/// Nodes in one answer.
+pub const PEERS_MAX: usize = 32;
 /// Events in one request.
 pub const EVENTS_MAX: usize = 64;
 /// Bytes of events in one answer, unless a single one is longer.
@@ -31,6 +33,8 @@ pub enum Request {
         /// Which chunk.
         index: u32,
     },
+    /// Which nodes the peer is connected to.
+    Peers,
     /// Events by name.
     Events {
         /// The epoch they are of.
@@ -89,6 +93,8 @@ pub enum Answer {
     Manifest(Option<(Manifest, u64)>),
     /// To [`Request::Chunk`].
     Chunk(Option<Vec<u8>>),
+    /// To [`Request::Peers`]: node keys and `host:port` of each; at most [`PEERS_MAX`].
+    Peers(Vec<([u8; 32], Vec<String>)>),
     /// To [`Request::Events`]: those that the peer holds, as many as fit.
     Events(Vec<Vec<u8>>),
 }

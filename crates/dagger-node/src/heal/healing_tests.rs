@@ -46,8 +46,9 @@ fn graph(skips: &[u8], payload_bytes: usize) -> Vec<(EventRef, Bytes)> {
         let mut names = Vec::new();
         for seat in 0..4u16 {
             let skip = skips[usize::try_from(round).unwrap() * 4 + usize::from(seat)];
+            // Nothing comes before the first round but each member's own beginning.
             let cited = |parent: &&EventRef| {
-                parent.creator.0 == seat || parent.creator.0 != u16::from(skip)
+                parent.creator.0 == seat || (round > 1 && parent.creator.0 != u16::from(skip))
             };
             let draft = EventDraft {
                 chain_id: CHAIN,

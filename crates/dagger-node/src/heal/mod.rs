@@ -138,8 +138,12 @@ pub(crate) async fn watch(ground: Ground) {
             continue;
         }
         match heal(&ground, epoch).await {
-            Ok(true) => {}
+            Ok(true) => shared.set_problem("E_STORE_DAMAGED", None),
             Ok(false) => {
+                let text = format!(
+                    "the event log of epoch {epoch} is damaged, and no peer that is connected gives all that it has lost; asking on"
+                );
+                shared.set_problem("E_STORE_DAMAGED", Some(text));
                 tokio::time::sleep(RETRY).await;
                 shared.damaged.report(epoch);
             }

@@ -208,11 +208,38 @@ impl Ingest {
                 .expect("no holder panics")
                 .check_admission(&checked)
                 .is_ok();
-        if admitted {
+        if !admitted {
+            return;
+        }
+        if self.shared.seat().is_none() {
+            self.hand_on(&checked, &wire);
+        } else {
             self.shared
                 .replica
                 .input(ReplicaInput::Submit { wire, reply: None })
                 .await;
+        }
+    }
+}
+
+impl Ingest {
+    /// Hands a transaction on towards a member; once only, so that it cannot go round among nodes without a seat.
+    fn hand_on(&self, checked: &CheckedTransaction, wire: &[u8]) {
+        let digest = checked.digest();
+        let stage = dagger_client::api::AcceptedStage {
+            node: self.shared.name.clone(),
+            at_ms: self.shared.clock.now_ms(),
+        };
+        let mut transactions = self.shared.transactions.lock().expect("no holder panics");
+        if transactions.status(&digest).is_some() {
+            return;
+        }
+        transactions.accepted(digest, stage);
+        drop(transactions);
+        if let Err(error) = self.shared.links.forward(wire) {
+            let mut transactions = self.shared.transactions.lock().expect("no holder panics");
+            transactions.refused(&digest);
+            tracing::debug!(%error, "a transaction could not be handed on");
         }
     }
 }

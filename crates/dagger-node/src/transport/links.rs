@@ -23,6 +23,8 @@ use crate::error::SubmitError;
 const TWIN_WINDOW: Duration = Duration::from_secs(5);
 /// Followers served at once.
 const FOLLOWERS_MAX: usize = 256;
+/// Nodes dialled because a peer named them.
+const LEARNT_MAX: usize = 16;
 
 /// A peer known beforehand.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ struct Role {
     name: String,
     peer: Peer,
     addresses: Vec<String>,
+    /// Addresses that a peer gave: they hold where no others are known.
+    learnt: Vec<String>,
 }
 
 /// One peer.
@@ -75,6 +79,8 @@ pub(crate) struct Link {
     /// Whether a task writes to it, and whether one dials it.
     pub has_writer: AtomicBool,
     pub is_dialled: AtomicBool,
+    /// The peer does not admit this node: it said so the last time.
+    pub has_refused: AtomicBool,
 }
 
 impl Link {
@@ -85,6 +91,7 @@ impl Link {
                 name: entry.name,
                 peer,
                 addresses: entry.addresses,
+                learnt: Vec::new(),
             }),
             queue: Queue::default(),
             current: watch::Sender::new(None),
@@ -95,6 +102,7 @@ impl Link {
             is_deaf: AtomicBool::new(false),
             has_writer: AtomicBool::new(false),
             is_dialled: AtomicBool::new(false),
+            has_refused: AtomicBool::new(false),
         })
     }
 
@@ -114,7 +122,13 @@ impl Link {
 
     /// Where it can be dialled, `host:port`.
     pub fn addresses(&self) -> Vec<String> {
-        self.role().addresses.clone()
+        let role = self.role();
+        let known = if role.addresses.is_empty() {
+            &role.learnt
+        } else {
+            &role.addresses
+        };
+        known.clone()
     }
 
     /// A new connection: the one to send on, unless there is one that was made at about the same time.
@@ -226,6 +240,8 @@ struct Table {
     by_key: BTreeMap<Key, Arc<Link>>,
     by_peer: BTreeMap<Peer, Arc<Link>>,
     next_follower: u64,
+    /// Whether this node has a seat.
+    is_seated: bool,
 }
 
 /// The links to all peers. Cheap to clone.
@@ -239,12 +255,13 @@ pub struct Links {
 }
 
 impl Links {
-    /// A table of peers known beforehand; this node itself must not be among them.
-    pub(crate) fn new(entries: Vec<PeerEntry>) -> Self {
+    /// A table of peers known beforehand; this node itself, which is seated or not, must not be among them.
+    pub(crate) fn new(entries: Vec<PeerEntry>, is_seated: bool) -> Self {
         let mut table = Table {
             by_key: BTreeMap::new(),
             by_peer: BTreeMap::new(),
             next_follower: 0,
+            is_seated,
         };
         for entry in entries {
             table.add(entry);
@@ -257,12 +274,51 @@ impl Links {
     }
 
     /// Seats the members of another epoch. Links stand; who has no seat any more stays as a follower.
-    pub(crate) fn reseat(&self, entries: Vec<PeerEntry>) {
+    pub(crate) fn reseat(&self, entries: Vec<PeerEntry>, is_seated: bool) {
         let mut table = self.table.write().expect("no holder panics");
+        table.is_seated = is_seated;
         table.reseat(entries);
         drop(table);
         self.replaced_by.lock().expect("no holder panics").clear();
         self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// A peer named a node and where it can be dialled; one that is known already, or one too many, changes nothing.
+    pub(crate) fn learn(&self, key: Key, addresses: Vec<String>) {
+        let mut table = self.table.write().expect("no holder panics");
+        let learnt = |link: &&Arc<Link>| !link.role().learnt.is_empty();
+        let full = table.by_key.values().filter(learnt).count() >= LEARNT_MAX;
+        if full || addresses.is_empty() {
+            return;
+        }
+        let link = match table.by_key.get(&key) {
+            Some(link) if link.addresses().is_empty() => Arc::clone(link),
+            Some(_) => return,
+            None => table.add(PeerEntry {
+                key,
+                name: format!("node-{}", &key.to_hex()[..8]),
+                seat: None,
+                addresses: Vec::new(),
+            }),
+        };
+        link.role.write().expect("no holder panics").learnt = addresses;
+        drop(table);
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// Whom this node is connected to, and where they can be dialled: what it tells others.
+    pub(crate) fn connected(&self) -> Vec<(Key, Vec<String>)> {
+        let connected = self.all().into_iter().filter(|link| link.is_connected());
+        let known = connected.map(|link| {
+            let mut addresses = link.addresses();
+            let current = link.current.borrow().clone();
+            let observed = current.as_ref().and_then(|c| path_of(c).1);
+            if let Some(observed) = observed.filter(|_| addresses.is_empty()) {
+                addresses.push(observed.to_string());
+            }
+            (link.key, addresses)
+        });
+        known.collect()
     }
 
     /// Loses every frame to and from these peers, and those of no others: for tests of partitions.
@@ -349,7 +405,8 @@ impl Links {
                 .values()
                 .for_each(|link| link.push(&frame, &encoded)),
             Recipient::One(peer) => {
-                if let Some(link) = table.by_peer.get(&peer) {
+                let link = table.by_peer.get(&peer);
+                if let Some(link) = table.stand_in(peer).or(link) {
                     link.push(&frame, &encoded);
                 }
             }
@@ -380,7 +437,7 @@ impl Links {
         members.for_each(|(_, link)| link.push(frame, &encoded));
     }
 
-    /// Sends a transaction to a member that is connected.
+    /// Sends a transaction to a member that is connected; without a seat also to another node without one, which hands it on.
     ///
     /// # Errors
     /// `E_NO_MEMBER` if there is none.
@@ -390,7 +447,8 @@ impl Links {
             .by_peer
             .iter()
             .find(|(p, link)| matches!(p, Peer::Member(_)) && link.is_connected());
-        let Some((_, link)) = member else {
+        let stand_in = || table.stand_in(Peer::Member(MemberIndex(0)));
+        let Some(link) = member.map(|(_, link)| link).or_else(stand_in) else {
             return Err(SubmitError::new(
                 "E_NO_MEMBER",
                 "this node has no seat and is connected to no member; check its network and [peers] in node.toml",
@@ -452,6 +510,29 @@ impl Links {
 }
 
 impl Table {
+    /// Who is asked in the stead of a member that this node, without a seat, is not connected to: a node without a seat
+    /// that it dials, for each member the next. docs/protocol.md 7.10
+    fn stand_in(&self, peer: Peer) -> Option<&Arc<Link>> {
+        let Peer::Member(seat) = peer else {
+            return None;
+        };
+        let reached = self.by_peer.get(&peer).is_some_and(|l| l.is_connected());
+        if self.is_seated || reached {
+            return None;
+        }
+        let others: Vec<_> = self
+            .by_peer
+            .iter()
+            .filter(|(peer, link)| {
+                matches!(peer, Peer::Follower(_))
+                    && link.is_connected()
+                    && !link.addresses().is_empty()
+            })
+            .map(|(_, link)| link)
+            .collect();
+        others.get(seat.index() % others.len().max(1)).copied()
+    }
+
     fn add(&mut self, entry: PeerEntry) -> Arc<Link> {
         let peer = entry.seat.map_or_else(
             || {

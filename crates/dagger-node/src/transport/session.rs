@@ -34,6 +34,8 @@ const CLOSE_REFUSED: VarInt = VarInt::from_u32(3);
 
 const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(100);
 const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a peer that does not admit this node is left alone.
+const REFUSED_PAUSE: Duration = Duration::from_secs(20);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the peer with the larger key leaves dialling to the other, once it has tried itself.
@@ -133,6 +135,8 @@ impl<I: Inbound> ConsensusProtocol<I> {
             if close.error_code == CLOSE_REPLACED {
                 self.inbound.replaced(link.peer());
             } else if close.error_code == CLOSE_REFUSED || close.error_code == CLOSE_STRANGER {
+                link.has_refused
+                    .store(close.error_code == CLOSE_STRANGER, Ordering::Relaxed);
                 tracing::warn!(peer = %link.name(), reason = %String::from_utf8_lossy(&close.reason), "the peer refuses this node");
             }
         }
@@ -280,6 +284,9 @@ async fn dial<I: Inbound>(protocol: ConsensusProtocol<I>, endpoint: Endpoint, li
                 tokio::time::sleep(DIAL_COURTESY).await;
             }
             continue;
+        }
+        if link.has_refused.swap(false, Ordering::Relaxed) {
+            tokio::time::sleep(REFUSED_PAUSE).await;
         }
         let addresses = link.addresses();
         if addresses.is_empty() {

@@ -90,7 +90,7 @@ async fn start(
             addresses: vec![addresses[usize::from(other)].to_string()],
         })
         .collect();
-    let links = Links::new(entries);
+    let links = Links::new(entries, true);
     let collector = Arc::new(Collector {
         chain_id: [chain; 32],
         instance,

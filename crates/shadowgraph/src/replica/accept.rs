@@ -10,7 +10,8 @@ use crate::sync::{Added, Step};
 
 impl EpochReplica {
     pub(crate) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
-        let step = self.fetch.answer(now_ms, from, &events);
+        let stood_for = self.me().is_none();
+        let step = self.fetch.answer(now_ms, from, stood_for, &events);
         for event in events {
             self.accept(now_ms, from, event);
             if self.halted {

@@ -131,7 +131,7 @@ impl EpochReplica {
 
     /// A peer is past the end, so it once held everything up to it. docs/protocol.md 10.6
     pub(crate) fn peer_is_past_end(&mut self, now_ms: u64, peer: Peer) {
-        if let Peer::Member(seat) = peer
+        if let Some(seat) = self.stands_for(peer)
             && !self.has_reached_end()
         {
             self.fetch.is_past_end(now_ms, seat);

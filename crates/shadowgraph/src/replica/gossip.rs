@@ -18,6 +18,8 @@ const REQUESTS_MAX: u64 = 256;
 const REQUEST_REFILL_MS: u64 = 2;
 /// Wake hints of a peer that are heeded in a row, and in a heartbeat.
 const WAKES_MAX: u64 = 8;
+/// Questions whose seat is remembered while they may be answered in its stead.
+const QUESTIONS_MAX: usize = 64;
 /// Followers whose requests are counted one by one; further ones share a count.
 const FOLLOWERS_MAX: usize = 1_024;
 
@@ -27,6 +29,8 @@ pub(super) struct Gossip {
     wakes: Vec<Tokens>,
     /// The number of the last frontier asked for.
     asked: u64,
+    /// Without a seat: whom the last questions were for, by number. docs/protocol.md 7.10
+    questions: std::collections::VecDeque<(u64, MemberIndex)>,
     exchange_at_ms: u64,
     /// While the own latest event is asked for: the first number asked, and who has answered.
     probe: Option<(u64, MemberSet)>,
@@ -45,6 +49,7 @@ impl Gossip {
             wakes: vec![Tokens::new(WAKES_MAX, refill_ms, now_ms); config.committee.len()],
             // Numbers of an earlier life are smaller: its answers do not count.
             asked: now_ms << 16,
+            questions: std::collections::VecDeque::new(),
             exchange_at_ms: now_ms + config.parameters.frontier_interval_ms,
             probe: None,
             probe_at_ms: now_ms,
@@ -55,6 +60,13 @@ impl Gossip {
     pub(super) fn next_due_ms(&self) -> Option<u64> {
         let probe_ms = self.probe.as_ref().map(|_| self.probe_at_ms);
         probe_ms.into_iter().chain([self.exchange_at_ms]).min()
+    }
+
+    fn asks(&mut self, number: u64, seat: MemberIndex) {
+        self.questions.push_back((number, seat));
+        if self.questions.len() > QUESTIONS_MAX {
+            self.questions.pop_front();
+        }
     }
 
     fn number(&mut self) -> u64 {
@@ -187,6 +199,9 @@ impl EpochReplica {
         let skipped = self.me().is_some_and(|me| picked >= me.index());
         let seat = seat_of(picked + usize::from(skipped));
         let number = self.question(now_ms);
+        if self.me().is_none() {
+            self.gossip.asks(number, seat);
+        }
         let frontier = self.frontier(now_ms, Exchange::Ask(number));
         self.send(Recipient::One(Peer::Member(seat)), frontier);
     }
@@ -221,11 +236,32 @@ impl EpochReplica {
             self.send(Recipient::One(from), answer);
         }
         let Peer::Member(seat) = from else {
+            if let Some(seat) = self.asked_of(frontier.exchange) {
+                self.fetch.heard(now_ms, seat, frontier.highest);
+            }
             return;
         };
         self.compare_clocks(now_ms, seat, &frontier);
         self.count_probe(seat, &frontier);
         self.fetch.heard(now_ms, seat, frontier.highest);
+    }
+
+    /// The member that a question was for which a node without a seat answers in its stead. docs/protocol.md 7.10
+    fn asked_of(&self, exchange: Exchange) -> Option<MemberIndex> {
+        let Exchange::Answer(number) = exchange else {
+            return None;
+        };
+        let questions = self.gossip.questions.iter();
+        let mut asked = questions.filter(|(asked, _)| *asked == number);
+        asked.next().map(|(_, seat)| *seat)
+    }
+
+    /// The member that a node without a seat stands for, if it may: the one that was asked last. docs/protocol.md 7.10
+    pub(super) fn stands_for(&self, peer: Peer) -> Option<MemberIndex> {
+        match peer {
+            Peer::Member(seat) => Some(seat),
+            Peer::Follower(_) => self.gossip.questions.back().map(|(_, seat)| *seat),
+        }
     }
 
     /// docs/protocol.md 2.11

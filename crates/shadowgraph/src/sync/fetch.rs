@@ -162,13 +162,19 @@ impl Fetch {
         due_ms
     }
 
-    /// Takes note of events from a peer.
-    pub(crate) fn answer(&mut self, now_ms: u64, from: Peer, events: &[VerifiedEvent]) -> Step {
-        let Some(session) = self
-            .session
-            .as_mut()
-            .filter(|session| Peer::Member(session.seat) == from)
-        else {
+    /// Takes note of events from a peer; `stood_for` if others may answer for the member that is asked.
+    pub(crate) fn answer(
+        &mut self,
+        now_ms: u64,
+        from: Peer,
+        stood_for: bool,
+        events: &[VerifiedEvent],
+    ) -> Step {
+        let answers = |session: &&mut Session| match from {
+            Peer::Member(seat) => seat == session.seat,
+            Peer::Follower(_) => stood_for,
+        };
+        let Some(session) = self.session.as_mut().filter(answers) else {
             return Step::Unrelated;
         };
         if events.is_empty() {
