@@ -96,7 +96,7 @@ pub(crate) async fn heal(ground: &Ground, epoch: Epoch) -> Result<bool, NodeErro
     // What nobody admits to hold may be what only the silent hold.
     let all_asked = answered >= membership.committee.quorum_weight();
     let open = healing.wanted(&BTreeSet::new(), usize::MAX).len();
-    if healing.lacks() > 0 || (open > 0 && healing.has_unknown() && !all_asked) {
+    if healing.lacks() > 0 || (open > 0 && !all_asked) {
         tracing::warn!(code = "E_STORE_DAMAGED", %epoch, open, "no peer gives all the events that this node's log has lost; asking on");
         return Ok(false);
     }
