@@ -4,6 +4,10 @@
 
 #[path = "network/disputes.rs"]
 mod disputes;
+#[path = "network/guests.rs"]
+mod guests;
+#[path = "network/kills.rs"]
+mod kills;
 #[path = "network/operators.rs"]
 mod operators;
 #[path = "network/proofs.rs"]
