@@ -135,6 +135,6 @@ pub fn rounds(rounds: u64) -> Vec<UnverifiedEvent> {
 #[cfg(test)]
 mod corpus_tests;
 
-// The tests are linked like the targets, with their runtime.
-#[cfg(test)]
+// The tests are linked like the targets, with their runtime where it is there.
+#[cfg(all(test, feature = "runtime"))]
 use libfuzzer_sys as _;

@@ -69,15 +69,27 @@ pub fn run(args: &FuzzArgs) -> Result<()> {
     Ok(())
 }
 
-/// Compiles the targets without their runtime, which is C++ and takes longer than all of them. Without instrumentation, so what it
-/// compiles lies in a directory of its own.
+/// Compiles the targets without their runtime, which is C++ and takes longer than all of them.
 pub fn check() -> Result<()> {
-    let mut cargo = shell::cargo();
-    cargo.current_dir(shell::root().join("fuzz"));
+    let mut cargo = plain_cargo();
     cargo.env("CUSTOM_LIBFUZZER_PATH", "/dev/null");
-    cargo.env("CARGO_TARGET_DIR", target_dir().join("check"));
     cargo.args(["check", "--quiet", "--bins"]);
     shell::run(&mut cargo)
+}
+
+/// The tests of the corpus, which need no runtime.
+pub fn corpus_tests() -> Command {
+    let mut cargo = plain_cargo();
+    cargo.args(["test", "--lib", "--no-default-features"]);
+    cargo
+}
+
+/// A cargo for `fuzz/` without instrumentation, so what it compiles lies in a directory of its own.
+fn plain_cargo() -> Command {
+    let mut cargo = shell::cargo();
+    cargo.current_dir(shell::root().join("fuzz"));
+    cargo.env("CARGO_TARGET_DIR", target_dir().join("check"));
+    cargo
 }
 
 /// The targets that the manifest names.

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: sets up what is missing, runs every test with nextest where it is there and
-//! with cargo's own runner elsewhere, then the doctests, and closes with one line of sums.
+//! with cargo's own runner elsewhere, then the doctests and the corpus of the fuzz targets, and closes with one line of sums.
 
-use crate::{setup, shell};
+use crate::{fuzz, setup, shell};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -80,7 +80,7 @@ fn suites(filter: Option<&str>) -> Vec<Command> {
         "--doc",
         "--no-fail-fast",
     ]);
-    let mut commands = vec![main, doc];
+    let mut commands = vec![main, doc, fuzz::corpus_tests()];
     if let Some(filter) = filter {
         commands.truncate(1);
         commands[0].arg(filter);
