@@ -142,6 +142,38 @@ fn twins_sent_to_different_members_do_no_harm() {
     }
 }
 
+/// docs/protocol.md 8.3
+#[test]
+fn whoever_signed_twins_is_cited_no_more() {
+    let mut cluster = three_of_four(4);
+    let mut liar = Liar::new();
+    // The proof is everywhere before anybody has made an event.
+    for text in ["other", "one"] {
+        let draft = EventDraft {
+            parents: vec![EventRef::genesis(&CHAIN, Epoch(0), Liar::SEAT)],
+            ..liar.draft(&cluster, 0, Round(1), text).expect("the first")
+        };
+        let twin = liar.sign(&cluster, &draft);
+        (0..3).for_each(|seat| give(&mut cluster, seat, &twin));
+    }
+    cluster.submit(0, "start");
+    cluster.run_until("round 4", |cluster| {
+        cluster.nodes[0].status().round >= Round(4)
+    });
+    let entered = cluster.nodes[0].log.iter();
+    let entered = entered.filter(|event| event.creator() == Liar::SEAT);
+    assert_eq!(entered.count(), 1, "one of the twins can be cited");
+    cluster.run_for(2_000);
+    for node in &cluster.nodes[..3] {
+        assert_eq!(node.proofs.len(), 1);
+        let cited = |parent: &EventRef| parent.creator == Liar::SEAT;
+        let cites = |event: &VerifiedEvent| {
+            event.creator() != Liar::SEAT && event.parents().iter().any(cited)
+        };
+        assert!(!node.log.iter().any(cites));
+    }
+}
+
 #[test]
 fn a_timestamp_below_the_own_parents_is_refused_and_the_future_is_not_cited() {
     let mut cluster = three_of_four(1);
@@ -296,7 +328,7 @@ fn wakes_do_not_keep_a_resting_committee_running() {
     let mut cluster = three_of_four(4);
     cluster.run_for(30_000);
     let before = cluster.pushed[0];
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         for seat in 0..3 {
             let wake = Message::Wake(Wake {
                 epoch: Epoch(0),
@@ -310,7 +342,7 @@ fn wakes_do_not_keep_a_resting_committee_running() {
                 },
             );
         }
-        cluster.run_for(100);
+        cluster.run_for(10);
     }
     // Twenty heartbeats, eight hints heeded in each.
     let made = cluster.pushed[0] - before;
