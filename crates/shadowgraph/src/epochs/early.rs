@@ -74,3 +74,7 @@ impl Early {
             .map(|(peer, share)| (peer, share.items))
     }
 }
+
+#[cfg(test)]
+#[path = "early_tests.rs"]
+mod tests;
