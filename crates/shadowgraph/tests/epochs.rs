@@ -1,6 +1,8 @@
 //! Epochs: the graph changes, the order goes on. docs/protocol.md 10.
 
 mod cluster;
+#[path = "epochs/ends.rs"]
+mod ends;
 
 use std::collections::BTreeSet;
 
@@ -58,6 +60,13 @@ fn the_order_goes_on_over_epochs_under_load() {
         assert!(cluster.all_in(&[0, 1, 2, 3], 4), "{}", cluster.describe());
         cluster.check_agreement();
         check_chain(&cluster);
+        // docs/protocol.md 10.2: what is carried over goes out in the order in which it came in.
+        let order = cluster.nodes[0].transactions();
+        for node in 0..4 {
+            let own: Vec<_> = texts.iter().skip(node).step_by(4).collect();
+            let ordered: Vec<_> = order.iter().filter(|text| own.contains(text)).collect();
+            assert_eq!(ordered, own, "seed {seed}, member {node}");
+        }
     }
 }
 
@@ -327,6 +336,14 @@ fn an_end_that_is_shown_again_is_nobodys_fault() {
     assert!(!said.iter().any(blames), "{said:?}");
 }
 
+/// Whether it asks a peer how far it is.
+fn asks(output: &Output) -> bool {
+    let Output::Send { message, .. } = output else {
+        return false;
+    };
+    matches!(message, Message::Frontier(frontier) if matches!(frontier.exchange, Exchange::Ask(_)))
+}
+
 #[test]
 fn a_word_of_a_later_epoch_is_answered_by_a_question() {
     let mut cluster = network(4, 4, 7);
@@ -336,12 +353,19 @@ fn a_word_of_a_later_epoch_is_answered_by_a_question() {
         round: Round(9),
     };
     let said = answers(&mut cluster, 0, Message::Wake(wake));
-    let asks = |output: &Output| match output {
-        Output::Send {
-            message: Message::Frontier(frontier),
-            ..
-        } => matches!(frontier.exchange, Exchange::Ask(_)),
-        _ => false,
-    };
     assert!(said.iter().any(asks), "{said:?}");
+}
+
+/// docs/protocol.md 10.6
+#[test]
+fn questions_between_epochs_are_rationed() {
+    let mut cluster = network(4, 4, 8);
+    cluster.run_for(300);
+    let mut asked = 0;
+    for round in (1..=100).map(Round) {
+        let epoch = Epoch(1);
+        let said = answers(&mut cluster, 0, Message::Wake(Wake { epoch, round }));
+        asked += said.iter().filter(|output| asks(output)).count();
+    }
+    assert_eq!(asked, 8);
 }

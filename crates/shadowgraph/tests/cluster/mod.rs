@@ -68,6 +68,8 @@ pub struct Cluster {
     pub diverging: BTreeSet<usize>,
     /// Per epoch: its first checkpoint commit of this index or above ends it, and these nodes have the next one's seats.
     pub plan: BTreeMap<u64, (u64, Vec<usize>)>,
+    /// Checkpoints below this commit were executed in an earlier life of the applications: they are not answered again.
+    pub executed_below: u64,
     /// Members whose old logs are gone.
     pub pruned: BTreeSet<usize>,
     /// Own events pushed, per member.
@@ -121,6 +123,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             diverging: BTreeSet::new(),
             plan: BTreeMap::new(),
+            executed_below: 0,
             pruned: BTreeSet::new(),
             pushed: vec![0; weights.len()],
             queue: BTreeMap::new(),
@@ -277,6 +280,13 @@ impl Cluster {
             .insert((at_ms, self.sequence), (from, to, message.encode()));
     }
 
+    /// What is under way from a node, and to whom.
+    pub fn under_way(&self, from: usize) -> Vec<(usize, Message)> {
+        let sent = self.queue.values().filter(|(sender, ..)| *sender == from);
+        let read = |wire: &Bytes| Message::decode(wire.clone()).expect("peers here encode well");
+        sent.map(|(_, to, wire)| (*to, read(wire))).collect()
+    }
+
     fn drain(&mut self, seat: usize) {
         while let Some(output) = self.nodes[seat]
             .replica
@@ -331,7 +341,8 @@ impl Cluster {
         let planned = self.plan.get(&commit.epoch.0);
         let next = planned.filter(|(index, _)| commit.index.0 >= *index);
         let next = next.map(|(_, nodes)| self.committee_of(commit.epoch.0 + 1, nodes));
-        let executed = commit.is_checkpoint.then(|| Input::Executed {
+        let asked = commit.is_checkpoint && commit.index.0 >= self.executed_below;
+        let executed = asked.then(|| Input::Executed {
             commit: commit.index,
             outcomes_root: commit.digest,
             state_root: Digest([u8::from(self.diverging.contains(&seat)); 32]),
