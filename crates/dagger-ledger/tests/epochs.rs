@@ -387,3 +387,43 @@ fn what_proves_no_equivocation_changes_nothing() {
     assert_eq!(cloud.ledger.pending_committee(), None);
     assert_eq!(cloud.ledger.committee(), root);
 }
+
+#[test]
+fn a_raised_protocol_version_counts_from_the_next_epoch_on() {
+    let mut cloud = Cloud::new(4);
+    let to = |version| ProposedChange::ProtocolVersion(ProtocolVersion { version });
+    let versions = |cloud: &Cloud| {
+        let ledger = &cloud.ledger;
+        (
+            ledger.protocol_version(),
+            ledger.protocol_version_decided(),
+            [0, 1, 2, 3].map(|epoch| ledger.protocol_version_in(epoch)),
+        )
+    };
+    assert_eq!(versions(&cloud), (1, 1, [1; 4]));
+    for refused in [0, 1] {
+        assert_eq!(decide(&mut cloud, &[0], to(refused)), Code::OutOfRange);
+    }
+    assert_eq!(decide(&mut cloud, &[0, 1, 2], to(2)), Code::Ok);
+    assert_eq!(versions(&cloud), (1, 2, [1, 2, 2, 2]));
+    assert_eq!(decide(&mut cloud, &[0], to(2)), Code::OutOfRange);
+    // What is decided before the epoch ends takes the place of what was.
+    assert_eq!(decide(&mut cloud, &[0, 1, 2], to(3)), Code::Ok);
+    let restored = Ledger::restore(&cloud.ledger.snapshot()).expect("sound");
+    assert_eq!(restored.protocol_version_decided(), 3);
+    cloud.ledger = restored;
+    for (number, epoch, voters) in [(9, 1, &[0, 1, 2][..]), (10, 2, &[0, 1, 2, 3])] {
+        let card = ProposedChange::OperatorAdd(OperatorAdd {
+            name: format!("operator-{number}"),
+            operator_key: public(&operator_key(number)),
+            consensus_key: public(&consensus_key(number)),
+            node_key: public(&node_key(number)),
+            weight: 1,
+            address: None,
+        });
+        assert_eq!(decide(&mut cloud, voters, card), Code::Ok);
+        cloud.checkpoint();
+        assert_eq!(cloud.ledger.epoch().number, epoch);
+    }
+    assert_eq!(versions(&cloud), (3, 3, [1, 3, 3, 3]));
+}

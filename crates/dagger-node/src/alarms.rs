@@ -1,24 +1,26 @@
-//! What the whole network must hear of from a node: a clock that is off, members that disagree about the state. Looked at
-//! now and then, said in `status` for as long as it lasts, and in the log when it begins and ends.
+//! What the whole network must hear of from a node: a clock that is off, members that disagree about the state, rules that
+//! this program will not know. Looked at now and then, said in `status` for as long as it lasts, and in the log when it begins
+//! and ends.
 
 use std::{sync::Arc, time::Duration};
 
 use shadowgraph::{Parameters, ReplicaStatus};
 
-use crate::handle::Shared;
+use crate::{handle::Shared, rules::about_to_end};
 
 /// How often.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Sets and clears the problems for as long as the node runs.
 pub(crate) async fn watch(shared: Arc<Shared>) {
-    let mut announced = [false; 2];
+    let mut announced = [false; 3];
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let status = shared.replica.status();
         let problems = [
             ("E_CLOCK_SKEW", clock(&status)),
             ("E_NO_AGREEMENT", agreement(&status)),
+            ("E_NEWER_PROTOCOL", about_to_end(&shared)),
         ];
         for ((code, problem), announced) in problems.into_iter().zip(&mut announced) {
             if problem.is_some() != *announced {

@@ -61,6 +61,10 @@ pub struct NodeConfig {
     /// Addresses of other nodes by node key (hex), besides those in the genesis file.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub peers: BTreeMap<String, Vec<SocketAddr>>,
+    /// The newest version of the network's rules that the program knows. Not in the file, for an operator cannot teach it one:
+    /// tests play an older or a newer program with it.
+    #[serde(skip, default = "newest_protocol_version")]
+    pub newest_protocol_version: u32,
     /// Bounds on disk use.
     #[serde(default)]
     pub store: StoreConfig,
@@ -133,6 +137,9 @@ fn default_listen() -> SocketAddr {
 }
 fn default_round_interval_ms() -> u64 {
     3
+}
+fn newest_protocol_version() -> u32 {
+    dagger_ledger::NEWEST_PROTOCOL_VERSION
 }
 fn default_true() -> bool {
     true

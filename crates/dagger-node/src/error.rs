@@ -46,6 +46,18 @@ pub enum NodeError {
         /// Format this program reads and writes.
         known: u32,
     },
+    /// An epoch is under rules that this program does not know.
+    #[error(
+        "epoch {epoch} is under protocol version {needed}, and this program knows up to {known}; install a newer program and start the node again: it goes on from where it stopped, nothing was lost"
+    )]
+    NewerProtocol {
+        /// The epoch that this node does not enter.
+        epoch: u64,
+        /// Version of its rules.
+        needed: u32,
+        /// Newest version that this program knows.
+        known: u32,
+    },
     /// The logs that lead from the ledger on disk to the present epoch are gone.
     #[error(
         "the event logs from epoch {from} to {to} are not all there; a snapshot from a peer makes up for them"
@@ -155,6 +167,7 @@ impl NodeError {
             Self::WrongNetwork { .. } => "E_WRONG_NETWORK",
             Self::NewerFormat { .. } => "E_NEWER_FORMAT",
             Self::OlderFormat { .. } => "E_OLDER_FORMAT",
+            Self::NewerProtocol { .. } => "E_NEWER_PROTOCOL",
             Self::HistoryMissing { .. } => "E_HISTORY_MISSING",
             Self::PortInUse { .. } => "E_PORT_IN_USE",
             Self::DuplicateKey { .. } => "E_DUPLICATE_KEY",

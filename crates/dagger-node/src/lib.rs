@@ -40,6 +40,7 @@ mod parking;
 mod peers;
 mod receipts;
 pub mod replica;
+mod rules;
 mod statement;
 mod status;
 pub mod store;

@@ -168,7 +168,7 @@ impl Ledger {
             }
             ProposedChange::Parameters(change) => change.applied_to(&self.parameters).check(),
             ProposedChange::ProtocolVersion(to) => {
-                if to.version > self.protocol_version {
+                if to.version > self.protocol_version_decided() {
                     Ok(())
                 } else {
                     Err(Code::OutOfRange)
@@ -207,8 +207,7 @@ impl Ledger {
                 }
             }
             ProposedChange::ProtocolVersion(to) => {
-                self.protocol_version = to.version;
-                self.dirty.parameters = true;
+                self.raise_protocol_version(to.version);
                 self.changes.push(Change::ParametersChanged);
             }
         }

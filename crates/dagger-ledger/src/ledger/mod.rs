@@ -23,6 +23,7 @@ mod reports;
 mod snapshot;
 mod state_root;
 pub(crate) mod state_tree;
+mod versions;
 mod vms;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 
 pub use snapshot::RestoreError;
 pub use state_root::{BadStateKey, StateKey};
+pub use versions::NEWEST_PROTOCOL_VERSION;
 
 use crate::commit::Change;
 use crate::genesis::Genesis;
@@ -63,8 +65,8 @@ pub struct Ledger {
     proposals: BTreeMap<u64, ProposalRecord>,
     /// Proposals ever made.
     proposal_ids: u64,
-    /// Version of the rules in force.
-    protocol_version: u32,
+    /// Versions of the rules, by the first epoch that is under each.
+    protocol_versions: BTreeMap<u64, u32>,
     brake: Brake,
     replay: Replay,
     /// Derived from the records; rebuilt on restore.
@@ -153,7 +155,7 @@ impl Ledger {
             vms: Vec::new(),
             proposals: BTreeMap::new(),
             proposal_ids: 0,
-            protocol_version: 1,
+            protocol_versions: BTreeMap::from([(0, versions::FIRST_VERSION)]),
             brake: Brake::default(),
             replay: Replay::default(),
             indexes: Indexes::default(),
@@ -199,11 +201,6 @@ impl Ledger {
     /// Digest of the last commit executed; the chain id before the first.
     pub fn commit_digest(&self) -> [u8; 32] {
         self.clock.commit_digest
-    }
-
-    /// Version of the rules in force; a program that does not know it must not go on.
-    pub fn protocol_version(&self) -> u32 {
-        self.protocol_version
     }
 
     /// Open proposals, and the latest of the closed ones, by number.

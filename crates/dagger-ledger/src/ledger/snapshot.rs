@@ -14,7 +14,7 @@ use crate::records::{
     VmRecord,
 };
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +50,7 @@ struct Image {
     vms: Vec<VmRecord>,
     proposals: BTreeMap<u64, ProposalRecord>,
     proposal_ids: u64,
-    protocol_version: u32,
+    protocol_versions: BTreeMap<u64, u32>,
     brake: Brake,
     replay: ReplayImage,
 }
@@ -77,7 +77,7 @@ impl Ledger {
             vms: self.vms().cloned().collect(),
             proposals: self.proposals.clone(),
             proposal_ids: self.proposal_ids,
-            protocol_version: self.protocol_version,
+            protocol_versions: self.protocol_versions.clone(),
             brake: self.brake.clone(),
             replay: ReplayImage::from(&self.replay),
         };
@@ -103,6 +103,9 @@ impl Ledger {
         if image.vm_ids > VM_IDS_MAX {
             return Err(bad("VM ids"));
         }
+        if !image.protocol_versions.contains_key(&0) {
+            return Err(bad("protocol versions"));
+        }
         let mut vms = vec![None; image.vm_ids as usize];
         for vm in image.vms {
             let slot = vms.get_mut(vm.id.index()).ok_or_else(|| bad("VM ids"))?;
@@ -124,7 +127,7 @@ impl Ledger {
             vms,
             proposals: image.proposals,
             proposal_ids: image.proposal_ids,
-            protocol_version: image.protocol_version,
+            protocol_versions: image.protocol_versions,
             brake: image.brake,
             replay,
             indexes: Default::default(),

@@ -1,5 +1,6 @@
 //! Which records the state consists of, under which keys, and how the root follows from them.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -247,12 +248,19 @@ impl Ledger {
         }
     }
 
-    fn network_record(&self) -> (Digest, &str, &crate::parameters::Parameters, u32) {
+    fn network_record(
+        &self,
+    ) -> (
+        Digest,
+        &str,
+        &crate::parameters::Parameters,
+        &BTreeMap<u64, u32>,
+    ) {
         (
             self.chain_id,
             &self.network,
             &self.parameters,
-            self.protocol_version,
+            &self.protocol_versions,
         )
     }
 

@@ -10,6 +10,7 @@ use crate::{
     error::NodeError,
     executor::{Executed, Executor},
     handle::Shared,
+    rules::check_known,
     store::{Epochs, EventLog},
 };
 
@@ -53,7 +54,8 @@ impl Origin {
 /// Reads the logs back, from the epoch that the ledger is in to the present one.
 ///
 /// # Errors
-/// `E_HISTORY_MISSING` if they do not lead from the one to the other; [`NodeError::LogDamaged`], `E_IO`, `E_DIVERGED`, `E_DUPLICATE_KEY`.
+/// `E_HISTORY_MISSING` if they do not lead from the one to the other; [`NodeError::LogDamaged`], `E_IO`, `E_DIVERGED`, `E_DUPLICATE_KEY`,
+/// `E_NEWER_PROTOCOL`.
 pub(crate) fn recover(
     origin: &Origin,
     shared: &Shared,
@@ -85,6 +87,7 @@ pub(crate) fn recover(
     };
     let mut epoch = first;
     loop {
+        check_known(shared, epoch)?;
         shared.enter_epoch(reading.recovery.committee().clone());
         let log = epochs.log(epoch).map_err(|e| e.in_log(epoch.0))?;
         let read = reading.log(&log, shared, executor);

@@ -20,6 +20,7 @@ use crate::{
     executor::ExecutorInput,
     handle::Shared,
     parking::Parking,
+    rules::check_known,
     store::{Epochs, EventKey, EventLog},
 };
 
@@ -260,11 +261,13 @@ impl ReplicaThread {
         Ok(())
     }
 
-    /// Keeps the proof of an epoch's end, opens the log of the next and makes its committee known.
+    /// Keeps the proof of an epoch's end, opens the log of the next and makes its committee known; an epoch whose rules this
+    /// program does not know is not begun.
     fn next_epoch(&mut self, end: &EpochEnd) -> Result<Turn, NodeError> {
-        let epochs = self.epochs.clone();
+        let (epochs, shared) = (self.epochs.clone(), Arc::clone(&self.shared));
         let Some(log) = self.when_space(|_| {
             epochs.save_end(end)?;
+            check_known(&shared, end.next.epoch())?;
             epochs.log(end.next.epoch())
         })?
         else {
