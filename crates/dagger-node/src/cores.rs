@@ -53,8 +53,8 @@ pub(crate) async fn load_ledger(
 ) -> Result<(Ledger, u64), NodeError> {
     let (snapshots, genesis) = (snapshots.clone(), genesis.clone());
     blocking("loading the ledger", move || {
-        let restored = snapshots.newest(|snapshot| {
-            let ledger = Ledger::restore(&snapshot.body).map_err(|e| e.to_string())?;
+        let restored = snapshots.newest(|snapshot, mut body| {
+            let ledger = Ledger::restore_from(&mut body).map_err(|e| e.to_string())?;
             let same = ledger.commit_index() == Some(snapshot.commit)
                 && ledger.commit_digest() == snapshot.commit_digest
                 && ledger.epoch().number == snapshot.epoch

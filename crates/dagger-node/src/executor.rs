@@ -24,7 +24,7 @@ use crate::{
     handle::{CommitRecord, OwnCheckpoint, Shared},
     parking::Parking,
     replica::{CheckedCache, Control},
-    store::{Epochs, Snapshot, Snapshots},
+    store::{Epochs, SnapshotHead, Snapshots},
 };
 
 /// Own checkpoints kept until a certificate comes for them.
@@ -433,26 +433,27 @@ impl Executor {
             return;
         }
         let started = Instant::now();
-        let snapshot = {
+        let (head, body) = {
             let ledger = self.shared.ledger.read().expect("no holder panics");
-            Snapshot {
+            let head = SnapshotHead {
                 commit: ledger.commit_index().unwrap_or(0),
                 commit_digest: ledger.commit_digest(),
                 transactions: self.shared.executed_transactions.load(Ordering::Relaxed),
                 epoch: ledger.epoch().number,
                 starts_epoch,
-                body: ledger.snapshot(),
-            }
+            };
+            (head, ledger.snapshot())
         };
-        self.snapshot_commit = snapshot.commit;
+        self.snapshot_commit = head.commit;
         let (snapshots, epochs) = (self.snapshots.clone(), self.epochs.clone());
         let retain = self.shared.config.store.retain;
         self.saving = Some(std::thread::spawn(move || {
-            let (commit, epoch, bytes) = (snapshot.commit, snapshot.epoch, snapshot.body.len());
-            if let Err(error) = snapshots.save(&snapshot) {
+            let (commit, epoch, bytes) = (head.commit, head.epoch, body.len());
+            if let Err(error) = snapshots.save(&head, &body) {
                 tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
                 return;
             }
+            drop(body);
             let took_ms = started.elapsed().as_millis();
             tracing::info!(commit, epoch, bytes, took_ms, "saved the ledger");
             // The epoch before is not proven to have ended yet: its log must stay whatever is configured.

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use dagger_ledger::Key;
 
 use crate::{
-    catchup::{self, Answer, Request},
+    catchup::{self, Answer, Peer as _, Request},
     handle::Shared,
 };
 

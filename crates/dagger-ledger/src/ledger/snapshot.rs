@@ -1,6 +1,7 @@
 //! The whole state as bytes, and back, with identical roots.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -32,8 +33,9 @@ pub enum RestoreError {
     Inconsistent(String),
 }
 
+/// What stands before the VMs.
 #[derive(BorshSerialize, BorshDeserialize)]
-struct Image {
+struct Head {
     chain_id: Digest,
     network: String,
     parameters: Parameters,
@@ -47,7 +49,13 @@ struct Image {
     images: Vec<ImageRecord>,
     /// How many VM ids were given out.
     vm_ids: u64,
-    vms: Vec<VmRecord>,
+    /// How many records of VMs follow, one after the other.
+    vms: u32,
+}
+
+/// What stands behind them.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Tail {
     proposals: BTreeMap<u64, ProposalRecord>,
     proposal_ids: u64,
     protocol_versions: BTreeMap<u64, u32>,
@@ -61,8 +69,22 @@ const VM_IDS_MAX: u64 = 1 << 28;
 
 impl Ledger {
     /// The whole state as bytes; [`Ledger::restore`] gives a ledger with the same roots.
+    ///
+    /// # Panics
+    /// Never: memory takes whatever is written to it.
     pub fn snapshot(&self) -> Vec<u8> {
-        let image = Image {
+        let mut bytes = Vec::new();
+        self.write_snapshot(&mut bytes)
+            .expect("writing to memory does not fail");
+        bytes
+    }
+
+    /// Writes what [`Ledger::snapshot`] returns, record by record: nothing large is held in memory.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write_snapshot(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let head = Head {
             chain_id: self.chain_id,
             network: self.network.clone(),
             parameters: self.parameters.clone(),
@@ -74,61 +96,82 @@ impl Ledger {
             accounts: self.accounts.clone(),
             images: self.images.clone(),
             vm_ids: self.vms.len() as u64,
-            vms: self.vms().cloned().collect(),
+            vms: u32::try_from(self.vms().count()).expect("no more than ids, which are bounded"),
+        };
+        out.write_all(&VERSION.to_le_bytes())?;
+        head.serialize(out)?;
+        for vm in self.vms() {
+            vm.serialize(out)?;
+        }
+        let tail = Tail {
             proposals: self.proposals.clone(),
             proposal_ids: self.proposal_ids,
             protocol_versions: self.protocol_versions.clone(),
             brake: self.brake.clone(),
             replay: ReplayImage::from(&self.replay),
         };
-        let mut bytes = VERSION.to_le_bytes().to_vec();
-        image.serialize(&mut bytes).expect("borsh writes to memory");
-        bytes
+        tail.serialize(out)
     }
 
     /// The state that a snapshot holds. It is consistent, but not therefore true: compare [`Ledger::state_root`] with a certificate
     /// before trusting it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     pub fn restore(bytes: &[u8]) -> Result<Self, RestoreError> {
-        let (version, bytes) = bytes
-            .split_first_chunk::<4>()
-            .ok_or(RestoreError::Malformed)?;
-        let version = u32::from_le_bytes(*version);
+        Self::restore_from(&mut &bytes[..])
+    }
+
+    /// As [`Ledger::restore`], from a stream that ends with the snapshot.
+    ///
+    /// # Errors
+    /// What is wrong with it; a stream that fails counts as malformed.
+    pub fn restore_from(bytes: &mut impl Read) -> Result<Self, RestoreError> {
+        let malformed = |_| RestoreError::Malformed;
+        let mut version = [0; 4];
+        bytes.read_exact(&mut version).map_err(malformed)?;
+        let version = u32::from_le_bytes(version);
         if version != VERSION {
             return Err(RestoreError::Version(version));
         }
-        let image: Image = borsh::from_slice(bytes).map_err(|_| RestoreError::Malformed)?;
         let bad = |what: &str| RestoreError::Inconsistent(what.to_string());
-        let replay = image.replay.restore().ok_or_else(|| bad("replay memory"))?;
+        let head = Head::deserialize_reader(bytes).map_err(malformed)?;
         // A count from a stranger must not decide how much is allocated.
-        if image.vm_ids > VM_IDS_MAX {
+        if head.vm_ids > VM_IDS_MAX {
             return Err(bad("VM ids"));
         }
-        if !image.protocol_versions.contains_key(&0) {
-            return Err(bad("protocol versions"));
-        }
-        let mut vms = vec![None; image.vm_ids as usize];
-        for vm in image.vms {
+        let mut vms = vec![None; head.vm_ids as usize];
+        for _ in 0..head.vms {
+            let vm = VmRecord::deserialize_reader(bytes).map_err(malformed)?;
             let slot = vms.get_mut(vm.id.index()).ok_or_else(|| bad("VM ids"))?;
             if slot.replace(Box::new(vm)).is_some() {
                 return Err(bad("VM ids"));
             }
         }
+        let tail = Tail::deserialize_reader(bytes).map_err(malformed)?;
+        if bytes.read(&mut [0]).map_err(malformed)? != 0 {
+            return Err(RestoreError::Malformed);
+        }
+        if !tail.protocol_versions.contains_key(&0) {
+            return Err(bad("protocol versions"));
+        }
+        let replay = tail.replay.restore().ok_or_else(|| bad("replay memory"))?;
         let mut ledger = Self {
-            chain_id: image.chain_id,
-            network: image.network,
-            parameters: image.parameters,
-            clock: image.clock,
-            operators: image.operators,
-            members: image.members,
-            epoch: image.epoch,
-            machines: image.machines,
-            accounts: image.accounts,
-            images: image.images,
+            chain_id: head.chain_id,
+            network: head.network,
+            parameters: head.parameters,
+            clock: head.clock,
+            operators: head.operators,
+            members: head.members,
+            epoch: head.epoch,
+            machines: head.machines,
+            accounts: head.accounts,
+            images: head.images,
             vms,
-            proposals: image.proposals,
-            proposal_ids: image.proposal_ids,
-            protocol_versions: image.protocol_versions,
-            brake: image.brake,
+            proposals: tail.proposals,
+            proposal_ids: tail.proposal_ids,
+            protocol_versions: tail.protocol_versions,
+            brake: tail.brake,
             replay,
             indexes: Default::default(),
             tree: Default::default(),

@@ -1,6 +1,10 @@
 //! Catching up by state: what is certified is taken and installed, anything else is refused.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use dagger_ledger::{
     AccountCreate, Action, CheckedTransaction, CommitInput, Genesis, GenesisOperator, Key, Ledger,
@@ -17,7 +21,7 @@ use super::{
 };
 use crate::{
     config::Durability,
-    store::{Epochs, Options, Snapshot, Snapshots},
+    store::{Epochs, Options, SnapshotHead, Snapshots},
 };
 
 const TIME_MS: u64 = 1_700_000_000_000;
@@ -118,14 +122,40 @@ fn stores(dir: &Path) -> (Epochs, Snapshots) {
     )
 }
 
+fn head() -> SnapshotHead {
+    SnapshotHead {
+        commit: 1,
+        commit_digest: [8; 32],
+        transactions: 1,
+        epoch: 1,
+        starts_epoch: true,
+    }
+}
+
+pub(super) fn manifest_of(body: &[u8]) -> Manifest {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, snapshots) = stores(dir.path());
+    snapshots.save(&head(), body).unwrap();
+    let snapshot = snapshots.epoch_start(1).unwrap().unwrap();
+    Manifest::of(1, &snapshot).unwrap().unwrap()
+}
+
+/// A snapshot's body as it stands once it is fetched.
+fn fetched(dir: &Path, body: &[u8]) -> (Manifest, PathBuf) {
+    let path = dir.join("incoming.part");
+    let mut bytes = vec![0; usize::try_from(Snapshots::body_offset()).unwrap()];
+    bytes.extend_from_slice(body);
+    fs::write(&path, bytes).unwrap();
+    (manifest_of(body), path)
+}
+
 #[test]
 fn the_certified_state_is_taken_and_survives_a_restart() {
     let (ledger, end) = ended("alpha");
-    let body = ledger.snapshot();
-    let manifest = Manifest::of(1, 1, &body);
-    let catchup = Catchup::verify(vec![end.clone()], &manifest, 1, body).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (epochs, snapshots) = stores(dir.path());
+    let (manifest, fetched) = fetched(dir.path(), &ledger.snapshot());
+    let catchup = Catchup::verify(vec![end.clone()], &manifest, 1, fetched).unwrap();
     let (mut installed, transactions) = catchup.install(&epochs, &snapshots).unwrap();
     assert_eq!(transactions, 1);
     assert_eq!(
@@ -134,7 +164,9 @@ fn the_certified_state_is_taken_and_survives_a_restart() {
     );
     let (epochs, snapshots) = stores(dir.path());
     assert_eq!(epochs.last_end().unwrap(), Some(end));
-    let (newest, ()) = snapshots.newest(|_| Ok(())).unwrap().unwrap();
+    let restored = snapshots.newest(|_, mut body| Ok(Ledger::restore_from(&mut body).unwrap()));
+    let (newest, mut restored) = restored.unwrap().unwrap();
+    assert_eq!(restored.state_root(), installed.state_root());
     assert!(newest.starts_epoch && newest.epoch == 1 && newest.commit == 1);
 }
 
@@ -142,15 +174,16 @@ fn the_certified_state_is_taken_and_survives_a_restart() {
 fn another_state_than_the_certified_one_is_refused() {
     let (_, end) = ended("alpha");
     let (other, _) = ended("beta");
-    let body = other.snapshot();
-    let manifest = Manifest::of(1, 1, &body);
-    let refused = Catchup::verify(vec![end.clone()], &manifest, 1, body);
+    let dir = tempfile::tempdir().unwrap();
+    let (manifest, file) = fetched(dir.path(), &other.snapshot());
+    let refused = Catchup::verify(vec![end.clone()], &manifest, 1, file);
     assert_eq!(
         refused.err().unwrap(),
         "its state root is not the certified one"
     );
     // Bytes that are no ledger at all.
-    assert!(Catchup::verify(vec![end], &manifest, 1, vec![1; 100]).is_err());
+    let (_, file) = fetched(dir.path(), &[1; 100]);
+    assert!(Catchup::verify(vec![end], &manifest, 1, file).is_err());
 }
 
 #[test]
@@ -159,16 +192,7 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
     let dir = tempfile::tempdir().unwrap();
     let (epochs, snapshots) = stores(dir.path());
     let body = ledger.snapshot();
-    snapshots
-        .save(&Snapshot {
-            commit: 1,
-            commit_digest: [8; 32],
-            transactions: 1,
-            epoch: 1,
-            starts_epoch: true,
-            body: body.clone(),
-        })
-        .unwrap();
+    snapshots.save(&head(), &body).unwrap();
     let serve = CatchupProtocol::new(
         epochs.clone(),
         snapshots,
@@ -182,7 +206,7 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
     assert_eq!(ask(chunk(0)), Answer::Chunk(None));
     epochs.save_end(&end).unwrap();
     assert_eq!(ask(Request::Ends(0)), Answer::Ends(vec![end]));
-    let manifest = Manifest::of(1, 1, &body);
+    let manifest = manifest_of(&body);
     assert_eq!(
         ask(Request::Manifest(1)),
         Answer::Manifest(Some((manifest, 1)))
@@ -193,9 +217,23 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
 }
 
 #[test]
+fn a_damaged_state_is_not_offered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, snapshots) = stores(dir.path());
+    snapshots.save(&head(), &[7; 100]).unwrap();
+    let file = fs::read_dir(dir.path().join("state")).unwrap().next();
+    let file = file.unwrap().unwrap().path();
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let snapshot = snapshots.epoch_start(1).unwrap().unwrap();
+    assert_eq!(Manifest::of(1, &snapshot).unwrap(), None);
+}
+
+#[test]
 fn a_manifest_covers_every_byte_once() {
     let body = vec![5; usize::try_from(2 * CHUNK_BYTES + 3).unwrap()];
-    let manifest = Manifest::of(7, 70, &body);
+    let manifest = manifest_of(&body);
     let ranges: Vec<_> = (0..3).map(|i| manifest.range(i)).collect();
     assert_eq!(ranges[0], 0..CHUNK_BYTES);
     assert_eq!(ranges[2], 2 * CHUNK_BYTES..body.len() as u64);

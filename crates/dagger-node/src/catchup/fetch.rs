@@ -1,12 +1,6 @@
-//! The fetching side: the chain of ends, then the snapshot's chunks from all peers that have it, resumable.
+//! The fetching side: which peers answer, the chain of ends, and who has the state to fetch.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::FileExt,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use dagger_ledger::Key;
 use futures_util::future::join_all;
@@ -16,6 +10,7 @@ use tokio::time::timeout;
 
 use super::{
     ALPN,
+    download::{Download, Peer, download},
     install::Catchup,
     wire::{Answer, Manifest, Request, WireError, ask},
 };
@@ -32,8 +27,6 @@ const PEERS_MAX: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Snapshots beyond this are refused.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
-/// How often progress is said.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A peer that answers.
 #[derive(Clone)]
@@ -44,8 +37,12 @@ pub(crate) struct Source {
     connection: Connection,
 }
 
-impl Source {
-    pub async fn ask(&self, request: &Request) -> Result<Answer, WireError> {
+impl Peer for Source {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Answer, WireError> {
         let slow = |_| WireError::Connection("no answer in time".into());
         timeout(PATIENCE, ask(&self.connection, request))
             .await
@@ -94,10 +91,15 @@ pub(crate) async fn fetch(ground: &Ground) -> Result<Option<Catchup>, NodeError>
     while let Some(end) = ends.last() {
         let epoch = end.next.epoch().0;
         for (manifest, transactions, having) in offers(&sources, end).await {
-            if let Some(body) = download(ground, &manifest, &having).await? {
+            let file = ground.snapshots.incoming("part");
+            let Download { whole, blamed } = download(file.clone(), &manifest, &having).await?;
+            if !blamed.is_empty() {
+                tracing::error!(code = "E_PEER_FAULT", peers = ?blamed, epoch, "peers gave chunks that are not of the snapshot that they offered");
+            }
+            if whole {
                 let (ends, checked) = (ends.clone(), manifest.clone());
                 let verified = blocking("checking a snapshot", move || {
-                    Ok(Catchup::verify(ends, &checked, transactions, body))
+                    Ok(Catchup::verify(ends, &checked, transactions, file))
                 });
                 match verified.await? {
                     Ok(catchup) => return Ok(Some(catchup)),
@@ -107,7 +109,7 @@ pub(crate) async fn fetch(ground: &Ground) -> Result<Option<Catchup>, NodeError>
                     }
                 }
             }
-            discard(ground);
+            let _ = fs::remove_file(ground.snapshots.incoming("part"));
         }
         ends.pop();
     }
@@ -193,144 +195,4 @@ async fn offers(sources: &[Source], end: &EpochEnd) -> Vec<(Manifest, u64, Vec<S
     let mut offers: Vec<_> = offers.into_iter().map(|(m, (t, s))| (m, t, s)).collect();
     offers.sort_by_key(|(_, _, having)| std::cmp::Reverse(having.len()));
     offers
-}
-
-/// A snapshot on its way to a file, whose good chunks survive a restart.
-struct Incoming {
-    manifest: Manifest,
-    file: fs::File,
-    path: std::path::PathBuf,
-}
-
-impl Incoming {
-    /// Opens the file; returns which chunks are missing. A file of another snapshot is begun anew.
-    fn open(ground: &Ground, manifest: &Manifest) -> Result<(Self, Vec<u32>), NodeError> {
-        let path = ground.snapshots.incoming("part");
-        let fail = |e| NodeError::io("write", &path, e);
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(fail)?;
-        file.set_len(manifest.bytes).map_err(fail)?;
-        let incoming = Self {
-            manifest: manifest.clone(),
-            file,
-            path: path.clone(),
-        };
-        let count = u32::try_from(manifest.chunks.len()).unwrap_or(u32::MAX);
-        let missing = (0..count).filter(|index| !incoming.has(*index)).collect();
-        Ok((incoming, missing))
-    }
-
-    /// Whether a chunk is there: its bytes say so themselves.
-    fn has(&self, index: u32) -> bool {
-        let range = self.manifest.range(index);
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        self.file.read_exact_at(&mut bytes, range.start).is_ok()
-            && blake3::hash(&bytes).as_bytes() == &self.manifest.chunks[index as usize]
-    }
-
-    /// Keeps a chunk if it is the right one.
-    fn put(&self, index: u32, bytes: &[u8]) -> Result<bool, NodeError> {
-        if blake3::hash(bytes).as_bytes() != &self.manifest.chunks[index as usize] {
-            return Ok(false);
-        }
-        let offset = self.manifest.range(index).start;
-        self.file
-            .write_all_at(bytes, offset)
-            .map_err(|e| NodeError::io("write", &self.path, e))?;
-        Ok(true)
-    }
-}
-
-fn discard(ground: &Ground) {
-    let _ = fs::remove_file(ground.snapshots.incoming("part"));
-}
-
-/// Fetches the chunks of a snapshot; `None` if the peers went away before it was whole (what came is kept).
-async fn download(
-    ground: &Ground,
-    manifest: &Manifest,
-    sources: &[Source],
-) -> Result<Option<Vec<u8>>, NodeError> {
-    let (open, of) = (ground.clone(), manifest.clone());
-    let (incoming, missing) =
-        blocking("opening a snapshot", move || Incoming::open(&open, &of)).await?;
-    tracing::info!(
-        epoch = manifest.epoch,
-        bytes = manifest.bytes,
-        chunks = manifest.chunks.len(),
-        missing = missing.len(),
-        peers = sources.len(),
-        "fetching the ledger"
-    );
-    let shared = Progress {
-        incoming,
-        missing: Mutex::new(missing),
-        said: Mutex::new(Instant::now()),
-    };
-    // Two requests of each peer under way at a time keep its line busy.
-    let workers = sources
-        .iter()
-        .chain(sources)
-        .map(|source| shared.fetch_from(source));
-    for done in join_all(workers).await {
-        done?;
-    }
-    if !shared.missing.lock().expect("no holder panics").is_empty() {
-        return Ok(None);
-    }
-    let path = shared.incoming.path.clone();
-    let body = blocking("reading a snapshot", move || {
-        let body = fs::read(&path).map_err(|e| NodeError::io("read", &path, e))?;
-        fs::remove_file(&path).map_err(|e| NodeError::io("remove", &path, e))?;
-        Ok(body)
-    });
-    Ok(Some(body.await?))
-}
-
-struct Progress {
-    incoming: Incoming,
-    missing: Mutex<Vec<u32>>,
-    said: Mutex<Instant>,
-}
-
-impl Progress {
-    /// Takes chunks from one peer until none is missing or the peer fails.
-    async fn fetch_from(&self, source: &Source) -> Result<(), NodeError> {
-        loop {
-            let Some(index) = self.missing.lock().expect("no holder panics").pop() else {
-                return Ok(());
-            };
-            let request = Request::Chunk {
-                epoch: self.incoming.manifest.epoch,
-                index,
-            };
-            let kept = match source.ask(&request).await {
-                Ok(Answer::Chunk(Some(bytes))) => self.incoming.put(index, &bytes),
-                _ => Ok(false),
-            };
-            if !matches!(kept, Ok(true)) {
-                self.missing.lock().expect("no holder panics").push(index);
-                kept?;
-                tracing::warn!(peer = %source.name, index, "a peer did not give a chunk of the ledger; asking others");
-                return Ok(());
-            }
-            self.say();
-        }
-    }
-
-    fn say(&self) {
-        let mut said = self.said.lock().expect("no holder panics");
-        if said.elapsed() < PROGRESS_INTERVAL {
-            return;
-        }
-        *said = Instant::now();
-        let missing = self.missing.lock().expect("no holder panics").len();
-        let chunks = self.incoming.manifest.chunks.len();
-        tracing::info!(chunks, missing, "fetching the ledger");
-    }
 }

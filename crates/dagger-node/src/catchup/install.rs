@@ -1,12 +1,18 @@
 //! What was fetched, verified, and put on disk so that a crash leaves either the old state or the new one.
 
+use std::{
+    fs,
+    io::{BufReader, Seek, SeekFrom},
+    path::PathBuf,
+};
+
 use dagger_ledger::Ledger;
 use shadowgraph::{Committee, EpochEnd};
 
 use super::wire::Manifest;
 use crate::{
     error::NodeError,
-    store::{Epochs, Snapshot, Snapshots},
+    store::{Epochs, SnapshotHead, Snapshots},
 };
 
 /// A ledger at an epoch's start, and the proof that it is the network's.
@@ -14,12 +20,13 @@ pub(crate) struct Catchup {
     /// How the epochs from this node's own on ended; the last one ended where the ledger stands.
     pub(super) ends: Vec<EpochEnd>,
     pub(super) ledger: Ledger,
-    pub(super) body: Vec<u8>,
     pub(super) transactions: u64,
+    /// The file that its snapshot was fetched into.
+    pub(super) fetched: PathBuf,
 }
 
 impl Catchup {
-    /// Checks a snapshot's bytes against the end of the epoch before it.
+    /// Checks a fetched snapshot against the end of the epoch before it.
     ///
     /// # Errors
     /// What does not fit: whoever served it lied or is broken.
@@ -27,11 +34,15 @@ impl Catchup {
         ends: Vec<EpochEnd>,
         manifest: &Manifest,
         transactions: u64,
-        body: Vec<u8>,
+        fetched: PathBuf,
     ) -> Result<Self, String> {
         let end = ends.last().ok_or("no epoch has ended")?;
         let certified = &end.certificate.checkpoint;
-        let mut ledger = Ledger::restore(&body).map_err(|e| e.to_string())?;
+        let mut file = fs::File::open(&fetched).map_err(|e| e.to_string())?;
+        file.seek(SeekFrom::Start(Snapshots::body_offset()))
+            .map_err(|e| e.to_string())?;
+        let mut body = BufReader::with_capacity(1 << 18, file);
+        let mut ledger = Ledger::restore_from(&mut body).map_err(|e| e.to_string())?;
         let fits = |what: &str, same: bool| {
             if same {
                 Ok(())
@@ -58,8 +69,8 @@ impl Catchup {
         Ok(Self {
             ends,
             ledger,
-            body,
             transactions,
+            fetched,
         })
     }
 
@@ -77,15 +88,14 @@ impl Catchup {
         epochs: &Epochs,
         snapshots: &Snapshots,
     ) -> Result<(Ledger, u64), NodeError> {
-        let snapshot = Snapshot {
+        let head = SnapshotHead {
             commit: self.ledger.commit_index().unwrap_or(0),
             commit_digest: self.ledger.commit_digest(),
             transactions: self.transactions,
             epoch: self.epoch(),
             starts_epoch: true,
-            body: self.body,
         };
-        snapshots.save(&snapshot)?;
+        snapshots.adopt(&head, &self.fetched)?;
         // An unbroken chain counts: with its first link, written last, the new epoch is the present one.
         for end in self.ends.iter().rev() {
             epochs.save_end(end)?;

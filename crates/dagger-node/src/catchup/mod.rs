@@ -8,6 +8,7 @@
 //!
 //! What must not live here: events that a sound node lacks (the replica fetches those), and when a snapshot is needed (it says so).
 
+mod download;
 mod fetch;
 mod install;
 mod serve;
@@ -15,7 +16,10 @@ mod wire;
 
 #[cfg(test)]
 mod catchup_tests;
+#[cfg(test)]
+mod download_tests;
 
+pub(crate) use download::Peer;
 pub(crate) use fetch::{connect, connect_to, fetch};
 pub(crate) use install::Catchup;
 pub(crate) use serve::CatchupProtocol;

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use dagger_ledger::Key;
 use iroh::{
     endpoint::{Connection, RecvStream, SendStream, VarInt},
@@ -22,7 +21,7 @@ use super::wire::{
 use crate::{
     error::NodeError,
     replica::key_of,
-    store::{Epochs, Snapshots},
+    store::{Epochs, OpenSnapshot, Snapshots},
 };
 
 /// Requests answered at once over all peers; further ones wait.
@@ -39,12 +38,10 @@ pub(crate) type Admission = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
 /// Says which nodes this one is connected to.
 pub(crate) type Connected = Arc<dyn Fn() -> Vec<(Key, Vec<String>)> + Send + Sync>;
 
-/// A snapshot in memory while peers fetch it.
-#[derive(Clone)]
+/// The snapshot that was asked for last: open, with the hashes of its chunks.
 struct Held {
-    manifest: Arc<Manifest>,
-    transactions: u64,
-    body: Bytes,
+    manifest: Manifest,
+    snapshot: OpenSnapshot,
 }
 
 /// Handles [`super::ALPN`].
@@ -55,7 +52,7 @@ pub(crate) struct CatchupProtocol {
     admission: Admission,
     connected: Connected,
     answered: Arc<Semaphore>,
-    held: Arc<Mutex<Option<Held>>>,
+    held: Arc<Mutex<Option<Arc<Held>>>>,
 }
 
 impl fmt::Debug for CatchupProtocol {
@@ -79,7 +76,6 @@ impl ProtocolHandler for CatchupProtocol {
                 return Ok(());
             };
             let Ok((send, recv)) = connection.accept_bi().await else {
-                self.let_go();
                 return Ok(());
             };
             let this = self.clone();
@@ -142,7 +138,7 @@ impl CatchupProtocol {
             }
             Request::Manifest(epoch) => {
                 let held = self.hold(*epoch)?;
-                Answer::Manifest(held.map(|h| ((*h.manifest).clone(), h.transactions)))
+                Answer::Manifest(held.map(|h| (h.manifest.clone(), h.snapshot.head.transactions)))
             }
             Request::Chunk { epoch, index } => Answer::Chunk(self.chunk(*epoch, *index)?),
             Request::Peers => {
@@ -180,16 +176,15 @@ impl CatchupProtocol {
         if index as usize >= held.manifest.chunks.len() {
             return Ok(None);
         }
-        let range = held.manifest.range(index);
-        let at = |byte: u64| usize::try_from(byte).expect("the body is in memory");
-        Ok(Some(held.body[at(range.start)..at(range.end)].to_vec()))
+        held.snapshot.read_at(held.manifest.range(index)).map(Some)
     }
 
-    /// The ledger at the start of an epoch; one is kept in memory while peers fetch it.
-    fn hold(&self, epoch: u64) -> Result<Option<Held>, NodeError> {
+    /// The ledger at the start of an epoch.
+    fn hold(&self, epoch: u64) -> Result<Option<Arc<Held>>, NodeError> {
+        // Whoever asks while it is read through for its hashes waits for them.
         let mut held = self.held.lock().expect("no holder panics");
         if let Some(found) = held.as_ref().filter(|h| h.manifest.epoch == epoch) {
-            return Ok(Some(found.clone()));
+            return Ok(Some(Arc::clone(found)));
         }
         let Some(before) = epoch.checked_sub(1) else {
             return Ok(None);
@@ -202,18 +197,16 @@ impl CatchupProtocol {
         let Some(snapshot) = self.snapshots.epoch_start(commit)? else {
             return Ok(None);
         };
-        let manifest = Manifest::of(epoch, commit, &snapshot.body);
-        let found = Held {
-            manifest: Arc::new(manifest),
-            transactions: snapshot.transactions,
-            body: snapshot.body.into(),
+        let Some(manifest) = Manifest::of(epoch, &snapshot)? else {
+            tracing::warn!(
+                code = "E_SNAPSHOT_DAMAGED",
+                epoch,
+                "not offering a snapshot of the ledger: its checksum does not match"
+            );
+            return Ok(None);
         };
-        *held = Some(found.clone());
+        let found = Arc::new(Held { manifest, snapshot });
+        *held = Some(Arc::clone(&found));
         Ok(Some(found))
-    }
-
-    /// A connection has ended: memory is given back (another peer that still fetches has it read again).
-    fn let_go(&self) {
-        *self.held.lock().expect("no holder panics") = None;
     }
 }

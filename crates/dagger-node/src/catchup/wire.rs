@@ -4,6 +4,8 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use iroh::endpoint::{RecvStream, SendStream};
 use shadowgraph::{EpochEnd, EventRef};
 
+use crate::{error::NodeError, store::OpenSnapshot};
+
 /// No request is longer.
 const REQUEST_BYTES_MAX: usize = 4096;
 /// No answer is longer: a chunk or a manifest, and a little.
@@ -58,18 +60,25 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Describes a snapshot's body.
-    pub fn of(epoch: u64, commit: u64, body: &[u8]) -> Self {
-        let chunk_bytes = usize::try_from(CHUNK_BYTES).expect("a megabyte");
-        Self {
+    /// Describes the snapshot that an epoch starts with; `None` if its file is damaged. Reads it once.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub fn of(epoch: u64, snapshot: &OpenSnapshot) -> Result<Option<Self>, NodeError> {
+        let mut checksum = snapshot.checksum();
+        let count = snapshot.body_bytes.div_ceil(CHUNK_BYTES);
+        let mut manifest = Self {
             epoch,
-            commit,
-            bytes: body.len() as u64,
-            chunks: body
-                .chunks(chunk_bytes)
-                .map(|c| *blake3::hash(c).as_bytes())
-                .collect(),
+            commit: snapshot.head.commit,
+            bytes: snapshot.body_bytes,
+            chunks: Vec::new(),
+        };
+        for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            let chunk = snapshot.read_at(manifest.range(index))?;
+            checksum.update(&chunk);
+            manifest.chunks.push(*blake3::hash(&chunk).as_bytes());
         }
+        Ok(checksum.matches().then_some(manifest))
     }
 
     /// Whether the numbers fit together and the whole is not absurd.

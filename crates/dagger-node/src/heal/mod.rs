@@ -16,7 +16,7 @@ use shadowgraph::Epoch;
 pub(crate) use healing::{Healed, Healing};
 
 use crate::{
-    catchup::{self, Answer, EVENTS_MAX, Request},
+    catchup::{self, Answer, EVENTS_MAX, Peer as _, Request},
     cores::{Ground, blocking},
     error::NodeError,
 };

@@ -27,4 +27,4 @@ pub use epochs::Epochs;
 pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
 pub use record::EventKey;
 pub(crate) use salvage::{Content, Salvage};
-pub use snapshot::{Snapshot, Snapshots};
+pub use snapshot::{OpenSnapshot, SnapshotHead, Snapshots};

@@ -9,11 +9,13 @@
 
 use std::{
     fs,
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use super::record::array;
-use crate::{data_dir::write_atomically, error::NodeError};
+use crate::error::NodeError;
 
 const MAGIC: &[u8; 8] = b"DAGRSNAP";
 const FORMAT: u32 = 2;
@@ -23,9 +25,14 @@ const KEPT: usize = 2;
 const LEDGER_PREFIX: &str = "ledger-";
 const EPOCH_PREFIX: &str = "epoch-";
 
-/// A ledger's bytes with what they are the state of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+/// Bytes of a file before the body.
+const BODY_OFFSET: u64 = HEAD_BYTES as u64 + 32;
+/// Read and hashed at once.
+const BLOCK_BYTES: usize = 256 << 10;
+
+/// What a snapshot is the state of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotHead {
     /// Last commit executed.
     pub commit: u64,
     /// Its chained digest.
@@ -36,8 +43,6 @@ pub struct Snapshot {
     pub epoch: u64,
     /// Whether it is the state at that epoch's start.
     pub starts_epoch: bool,
-    /// `Ledger::snapshot`.
-    pub body: Vec<u8>,
 }
 
 /// The snapshots of one data directory.
@@ -45,6 +50,94 @@ pub struct Snapshot {
 pub struct Snapshots {
     dir: PathBuf,
     chain_id: [u8; 32],
+}
+
+/// An open snapshot, whose body (`Ledger::snapshot`) is read in parts. Removing its file does it no harm.
+#[derive(Debug)]
+pub struct OpenSnapshot {
+    /// What it is the state of.
+    pub head: SnapshotHead,
+    /// Bytes of the body.
+    pub body_bytes: u64,
+    path: PathBuf,
+    file: fs::File,
+    hash: [u8; 32],
+    head_bytes: [u8; HEAD_BYTES],
+}
+
+impl OpenSnapshot {
+    /// Part of the body.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub fn read_at(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>, NodeError> {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).expect("a part")];
+        self.file
+            .read_exact_at(&mut bytes, BODY_OFFSET + range.start)
+            .map_err(|e| NodeError::io("read", &self.path, e))?;
+        Ok(bytes)
+    }
+
+    /// What the body is to be checked with, part after part.
+    pub fn checksum(&self) -> Checksum {
+        let mut hasher = hasher();
+        hasher.update(&self.head_bytes);
+        Checksum {
+            hasher,
+            expected: self.hash,
+        }
+    }
+
+    /// The body as a stream, which is hashed on its way.
+    fn body(&self) -> Result<Hashing<'_>, NodeError> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(BODY_OFFSET))
+            .map_err(|e| NodeError::io("read", &self.path, e))?;
+        Ok(Hashing {
+            reader: BufReader::with_capacity(BLOCK_BYTES, file.take(self.body_bytes)),
+            checksum: self.checksum(),
+        })
+    }
+}
+
+/// Tells whether a snapshot is as it was written, once its body was read through.
+pub struct Checksum {
+    hasher: blake3::Hasher,
+    expected: [u8; 32],
+}
+
+impl Checksum {
+    /// Takes the next part of the body.
+    pub fn update(&mut self, part: &[u8]) {
+        self.hasher.update(part);
+    }
+
+    /// Whether all of it matches the checksum in the file.
+    pub fn matches(&self) -> bool {
+        *self.hasher.finalize().as_bytes() == self.expected
+    }
+}
+
+/// A body on its way.
+struct Hashing<'a> {
+    reader: BufReader<io::Take<&'a fs::File>>,
+    checksum: Checksum,
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.checksum.update(&buffer[..read]);
+        Ok(read)
+    }
+}
+
+impl Hashing<'_> {
+    /// Reads what is left and compares.
+    fn is_whole(mut self) -> io::Result<bool> {
+        io::copy(&mut self, &mut io::sink())?;
+        Ok(self.checksum.matches())
+    }
 }
 
 impl Snapshots {
@@ -60,24 +153,61 @@ impl Snapshots {
         })
     }
 
-    /// Writes a snapshot, then removes those that are too old.
+    /// Writes a snapshot of that body, then removes those that are too old.
     ///
     /// # Errors
     /// `E_DISK_FULL`, `E_IO`: the older ones then stand.
-    pub fn save(&self, snapshot: &Snapshot) -> Result<(), NodeError> {
-        let mut bytes = Vec::with_capacity(HEAD_BYTES + 32 + snapshot.body.len());
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&self.chain_id);
-        bytes.extend_from_slice(&snapshot.commit.to_le_bytes());
-        bytes.extend_from_slice(&snapshot.commit_digest);
-        bytes.extend_from_slice(&snapshot.transactions.to_le_bytes());
-        bytes.extend_from_slice(&snapshot.epoch.to_le_bytes());
-        bytes.extend_from_slice(&(snapshot.body.len() as u64).to_le_bytes());
-        let hash = checksum(&bytes, &snapshot.body);
-        bytes.extend_from_slice(&hash);
-        bytes.extend_from_slice(&snapshot.body);
-        write_atomically(&self.path(snapshot.commit, snapshot.starts_epoch), &bytes)?;
+    pub fn save(&self, head: &SnapshotHead, body: &[u8]) -> Result<(), NodeError> {
+        let head_bytes = self.encode(head, body.len() as u64);
+        let mut hasher = hasher();
+        hasher.update(&head_bytes).update(body);
+        let mut file = tempfile::NamedTempFile::new_in(&self.dir)
+            .map_err(|e| NodeError::io("write", &self.dir, e))?;
+        let written = file
+            .write_all(&head_bytes)
+            .and_then(|()| file.write_all(hasher.finalize().as_bytes()))
+            .and_then(|()| file.write_all(body));
+        written.map_err(|e| NodeError::io("write", file.path(), e))?;
+        self.put(head, file.into_temp_path())
+    }
+
+    /// Makes a fetched file, whose body stands where [`Self::body_offset`] says, the snapshot of `head`.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub fn adopt(&self, head: &SnapshotHead, fetched: &Path) -> Result<(), NodeError> {
+        let fail = |e| NodeError::io("write", fetched, e);
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(fetched)
+            .map_err(fail)?;
+        let body_bytes = file.metadata().map_err(fail)?.len() - BODY_OFFSET;
+        let head_bytes = self.encode(head, body_bytes);
+        let mut hasher = hasher();
+        hasher.update(&head_bytes);
+        (&file).seek(SeekFrom::Start(BODY_OFFSET)).map_err(fail)?;
+        hasher.update_reader(&file).map_err(fail)?;
+        file.write_all_at(&head_bytes, 0)
+            .and_then(|()| file.write_all_at(hasher.finalize().as_bytes(), HEAD_BYTES as u64))
+            .map_err(fail)?;
+        self.put(
+            head,
+            tempfile::TempPath::try_from_path(fetched).map_err(fail)?,
+        )
+    }
+
+    /// Gives a complete file its name.
+    fn put(&self, head: &SnapshotHead, file: tempfile::TempPath) -> Result<(), NodeError> {
+        let path = self.path(head.commit, head.starts_epoch);
+        let fail = |e| NodeError::io("write", &path, e);
+        fs::File::open(&file)
+            .and_then(|f| f.sync_all())
+            .map_err(fail)?;
+        file.persist(&path).map_err(|e| fail(e.error))?;
+        fs::File::open(&self.dir)
+            .and_then(|d| d.sync_all())
+            .map_err(fail)?;
         for starts_epoch in [false, true] {
             let mut files = self.files()?;
             files.retain(|(_, starts)| *starts == starts_epoch);
@@ -90,17 +220,31 @@ impl Snapshots {
         Ok(())
     }
 
-    /// The snapshot of the state after `commit`, with which an epoch starts, if it is there and whole.
+    /// Where the body of a fetched file is to stand.
+    pub fn body_offset() -> u64 {
+        BODY_OFFSET
+    }
+
+    fn encode(&self, head: &SnapshotHead, body_bytes: u64) -> [u8; HEAD_BYTES] {
+        let mut bytes = Vec::with_capacity(HEAD_BYTES);
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&FORMAT.to_le_bytes());
+        bytes.extend_from_slice(&self.chain_id);
+        bytes.extend_from_slice(&head.commit.to_le_bytes());
+        bytes.extend_from_slice(&head.commit_digest);
+        bytes.extend_from_slice(&head.transactions.to_le_bytes());
+        bytes.extend_from_slice(&head.epoch.to_le_bytes());
+        bytes.extend_from_slice(&body_bytes.to_le_bytes());
+        array(&bytes)
+    }
+
+    /// The snapshot of the state after `commit`, with which an epoch starts, if it is there and has a head. Whether it is
+    /// whole is for whoever reads it through to see ([`OpenSnapshot::checksum`]).
     ///
     /// # Errors
     /// As [`Self::newest`].
-    pub fn epoch_start(&self, commit: u64) -> Result<Option<Snapshot>, NodeError> {
-        let path = self.path(commit, true);
-        match fs::read(&path) {
-            Ok(bytes) => self.parse(&path, &bytes),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(NodeError::io("read", &path, e)),
-        }
+    pub fn epoch_start(&self, commit: u64) -> Result<Option<OpenSnapshot>, NodeError> {
+        self.open_file(commit, true)
     }
 
     /// A file in this directory for a snapshot that is being fetched.
@@ -108,23 +252,40 @@ impl Snapshots {
         self.dir.join(format!("incoming.{extension}"))
     }
 
-    /// The newest snapshot that is whole and that `accept` takes.
+    /// The newest snapshot that is whole and from whose body `accept` makes something.
     ///
     /// # Errors
     /// `E_NEWER_FORMAT`, `E_WRONG_NETWORK`, `E_IO`. Damage is no error: the log holds everything.
     pub fn newest<T>(
         &self,
-        mut accept: impl FnMut(&Snapshot) -> Result<T, String>,
-    ) -> Result<Option<(Snapshot, T)>, NodeError> {
+        mut accept: impl FnMut(&SnapshotHead, &mut dyn Read) -> Result<T, String>,
+    ) -> Result<Option<(SnapshotHead, T)>, NodeError> {
         for (commit, starts_epoch) in self.files()?.into_iter().rev() {
-            let path = self.path(commit, starts_epoch);
-            let bytes = fs::read(&path).map_err(|e| NodeError::io("read", &path, e))?;
-            let outcome = self
-                .parse(&path, &bytes)?
-                .ok_or_else(|| "its checksum does not match".to_owned());
-            match outcome.and_then(|s| accept(&s).map(|accepted| (s, accepted))) {
+            let damaged = || "its checksum does not match".to_owned();
+            let outcome = match self.open_file(commit, starts_epoch)? {
+                None => Err(damaged()),
+                Some(snapshot) => {
+                    let mut body = snapshot.body()?;
+                    let accepted = accept(&snapshot.head, &mut body);
+                    // Damage explains what does not make sense.
+                    match body.is_whole() {
+                        Ok(true) if snapshot.head_bytes[12..44] != self.chain_id => {
+                            return Err(NodeError::WrongNetwork {
+                                dir: snapshot.path,
+                                found: hex::encode(&snapshot.head_bytes[12..44]),
+                                expected: hex::encode(self.chain_id),
+                            });
+                        }
+                        Ok(true) => accepted.map(|accepted| (snapshot.head, accepted)),
+                        Ok(false) => Err(damaged()),
+                        Err(error) => Err(error.to_string()),
+                    }
+                }
+            };
+            match outcome {
                 Ok(found) => return Ok(Some(found)),
                 Err(why) => {
+                    let path = self.path(commit, starts_epoch);
                     tracing::warn!(code = "E_SNAPSHOT_DAMAGED", path = %path.display(), %why, "passed over a snapshot of the ledger; the event log makes up for it");
                 }
             }
@@ -132,43 +293,55 @@ impl Snapshots {
         Ok(None)
     }
 
-    fn parse(&self, path: &Path, bytes: &[u8]) -> Result<Option<Snapshot>, NodeError> {
-        if bytes.len() < HEAD_BYTES + 32 || &bytes[..8] != MAGIC {
+    /// Opens a snapshot; `None` if there is none, or nothing that looks like one.
+    fn open_file(
+        &self,
+        commit: u64,
+        starts_epoch: bool,
+    ) -> Result<Option<OpenSnapshot>, NodeError> {
+        let path = self.path(commit, starts_epoch);
+        let fail = |e| NodeError::io("read", &path, e);
+        let mut file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(fail(e)),
+        };
+        let file_bytes = file.metadata().map_err(fail)?.len();
+        let (mut head, mut hash) = ([0; HEAD_BYTES], [0; 32]);
+        if file_bytes < BODY_OFFSET {
             return Ok(None);
         }
-        let format = u32::from_le_bytes(array(&bytes[8..12]));
-        if format < FORMAT {
+        file.read_exact(&mut head)
+            .and_then(|()| file.read_exact(&mut hash))
+            .map_err(fail)?;
+        let format = u32::from_le_bytes(array(&head[8..12]));
+        let body_bytes = u64::from_le_bytes(array(&head[100..108]));
+        if &head[..8] != MAGIC || format < FORMAT {
             return Ok(None);
         }
-        let (head, rest) = bytes.split_at(HEAD_BYTES);
-        let (hash, body) = rest.split_at(32);
         if format > FORMAT {
             return Err(NodeError::NewerFormat {
-                path: path.to_owned(),
+                path,
                 found: format,
                 known: FORMAT,
             });
         }
-        if checksum(head, body) != *hash {
+        if body_bytes != file_bytes - BODY_OFFSET {
             return Ok(None);
         }
-        if head[12..44] != self.chain_id {
-            return Err(NodeError::WrongNetwork {
-                dir: path.to_owned(),
-                found: hex::encode(&head[12..44]),
-                expected: hex::encode(self.chain_id),
-            });
-        }
-        Ok(Some(Snapshot {
-            commit: u64::from_le_bytes(array(&head[44..52])),
-            commit_digest: array(&head[52..84]),
-            transactions: u64::from_le_bytes(array(&head[84..92])),
-            epoch: u64::from_le_bytes(array(&head[92..100])),
-            starts_epoch: path
-                .file_name()
-                .and_then(|n| n.to_str())
-                .is_some_and(|n| n.starts_with(EPOCH_PREFIX)),
-            body: body.to_vec(),
+        Ok(Some(OpenSnapshot {
+            head: SnapshotHead {
+                commit: u64::from_le_bytes(array(&head[44..52])),
+                commit_digest: array(&head[52..84]),
+                transactions: u64::from_le_bytes(array(&head[84..92])),
+                epoch: u64::from_le_bytes(array(&head[92..100])),
+                starts_epoch,
+            },
+            body_bytes,
+            path,
+            file,
+            hash,
+            head_bytes: head,
         }))
     }
 
@@ -200,9 +373,6 @@ impl Snapshots {
     }
 }
 
-fn checksum(head: &[u8], body: &[u8]) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("dagger ledger snapshot file v1");
-    hasher.update(head);
-    hasher.update(body);
-    *hasher.finalize().as_bytes()
+fn hasher() -> blake3::Hasher {
+    blake3::Hasher::new_derive_key("dagger ledger snapshot file v1")
 }

@@ -1,0 +1,562 @@
+//! Measures how a node with a long history starts, how a new one takes its state, and what a log costs on disk:
+//! `cargo run --release -p dagger-node --example recovery [-- TRANSACTIONS]` (5,000,000 unless said otherwise).
+//!
+//! The ledger comes from blocks that are executed straight away, without consensus; then real node processes start on it.
+//! The epoch ends with the last block, so that its state is one that peers give out. Prints a table.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use dagger_ledger::{
+    Accepted, AccountCreate, Action, Arch, Attest, CheckedTransaction, Code, CommitInput, Ended,
+    Failover, Genesis, GenesisOperator, ImageManifest, ImagePublish, Key, Labels, Ledger,
+    MachineAdd, MachineId, NO_OVERCOMMIT, OnIsolation, Parameters, Placement, Report, Restart,
+    Running, Starting, Transaction, VmCreate, VmId, VmName, VmReport,
+};
+use dagger_node::{
+    NodeConfig,
+    config::Durability,
+    keys::{Key as KeyFile, KeyKind},
+    store::{Epochs, EventKey, EventLog, Options, SnapshotHead, Snapshots},
+};
+use shadowgraph::{
+    ChainId, Checkpoint, CheckpointCertificate, CommitIndex, Committee, Digest, Epoch, EpochEnd,
+    EventDraft, EventRef, Member, MemberIndex, PublicKey, Round, SigningKey,
+};
+
+const OPERATORS: usize = 4;
+const MACHINES: usize = 800;
+const ACCOUNTS: usize = 100;
+const COMMIT_TRANSACTIONS: usize = 2_500;
+/// Ledger time between two commits: transactions come at 2,500 a second.
+const COMMIT_MS: u64 = 1_000;
+/// VMs that live.
+const VMS: u64 = 250_000;
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn secret(role: u8, number: usize) -> [u8; 32] {
+    let mut seed = [role; 32];
+    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    seed
+}
+
+fn key(role: u8, number: usize) -> Key {
+    let key = ed25519_zebra::SigningKey::from(secret(role, number));
+    Key(key.verification_key().into())
+}
+
+const OPERATOR: u8 = 1;
+const NODE: u8 = 2;
+const CONSENSUS: u8 = 3;
+const MACHINE: u8 = 4;
+const ACCOUNT: u8 = 5;
+/// The node that has nothing yet.
+const NEW: usize = 99;
+
+fn genesis(transactions: u64) -> Genesis {
+    let operator = |i: usize| GenesisOperator {
+        name: format!("operator-{i}"),
+        operator_key: key(OPERATOR, i),
+        consensus_key: key(CONSENSUS, i),
+        node_key: key(NODE, i),
+        weight: 1,
+        address: None,
+    };
+    let genesis = Genesis {
+        network: "recovery".into(),
+        time_ms: 1_700_000_000_000,
+        parameters: Parameters {
+            accept_ms: 3_600_000,
+            epoch_transactions: transactions,
+            epoch_ms: 1 << 40,
+            ..Parameters::default()
+        },
+        operators: (0..OPERATORS).map(operator).collect(),
+        chain_id: dagger_ledger::Digest::default(),
+    };
+    Genesis::from_json(genesis.to_json().as_bytes()).expect("a good genesis")
+}
+
+/// A ledger on its way through blocks that nobody ordered.
+struct History {
+    ledger: Ledger,
+    chain: dagger_ledger::Digest,
+    commit: u64,
+    time_ms: u64,
+    salt: u64,
+    executed: u64,
+    refused: u64,
+    body_bytes: u64,
+}
+
+impl History {
+    fn body(&mut self, signer: Key, action: Action) -> Vec<u8> {
+        self.salt += 1;
+        let transaction = Transaction {
+            chain: self.chain,
+            signer,
+            salt: self.salt.to_string(),
+            valid_until_ms: self.time_ms + 300_000,
+            action,
+        };
+        serde_json::to_vec(&transaction).expect("it serialises")
+    }
+
+    fn run(&mut self, bodies: &[Vec<u8>]) {
+        for chunk in bodies.chunks(COMMIT_TRANSACTIONS) {
+            let checked: Vec<CheckedTransaction> = chunk
+                .iter()
+                .map(|body| CheckedTransaction::from_verified_body(&self.chain, body))
+                .collect();
+            self.execute(&checked);
+            self.body_bytes += chunk.iter().map(|b| b.len() as u64).sum::<u64>();
+        }
+    }
+
+    fn execute(&mut self, checked: &[CheckedTransaction]) {
+        self.commit += 1;
+        self.time_ms += COMMIT_MS;
+        let active: Vec<(u16, u64)> = (0..OPERATORS as u16).map(|m| (m, self.commit)).collect();
+        let output = self.ledger.execute(&CommitInput {
+            index: self.commit,
+            digest: self.digest(),
+            time_ms: self.time_ms,
+            active_members: &active,
+            transactions: checked,
+            epoch: 0,
+            is_checkpoint: true,
+        });
+        self.executed += checked.len() as u64;
+        let refused = output.outcomes.iter().filter(|o| o.code != Code::Ok);
+        self.refused += refused.count() as u64;
+    }
+
+    fn digest(&self) -> [u8; 32] {
+        *blake3::hash(&self.commit.to_le_bytes()).as_bytes()
+    }
+
+    fn set_up(&mut self) {
+        let mut bodies = Vec::new();
+        for i in 0..MACHINES {
+            let add = MachineAdd {
+                machine: format!("machine-{i}"),
+                node_key: key(MACHINE, i),
+                arch: Arch::X86_64,
+                vcpus: 352,
+                memory_mib: 352 * 256,
+                disk_mib: 352 * 1_024,
+                cpu_permille: NO_OVERCOMMIT,
+                labels: Labels::new(),
+            };
+            bodies.push(self.body(key(OPERATOR, i % OPERATORS), Action::MachineAdd(add)));
+        }
+        for i in 0..ACCOUNTS {
+            let create = AccountCreate {
+                account: format!("account-{i}"),
+                key: key(ACCOUNT, i),
+            };
+            bodies.push(self.body(key(OPERATOR, 0), Action::AccountCreate(create)));
+        }
+        self.run(&bodies);
+        let publish = ImagePublish {
+            image: "micro".into(),
+            manifest: manifest(),
+            private: false,
+        };
+        let mut bodies = vec![self.body(key(ACCOUNT, 0), Action::ImagePublish(publish))];
+        let hears: Vec<MachineId> = self.ledger.machines().map(|m| m.id).collect();
+        for member in 0..OPERATORS {
+            let attest = Attest {
+                hears: hears.clone(),
+                lost: Vec::new(),
+            };
+            bodies.push(self.body(key(NODE, member), Action::Attest(attest)));
+        }
+        self.run(&bodies);
+        assert_eq!(self.refused, 0, "the network was not set up");
+    }
+
+    fn create(&mut self, number: u64) -> Vec<u8> {
+        let create = VmCreate {
+            name: format!("vm-{number}"),
+            image: "account-0/micro".into(),
+            image_digest: manifest().digest(),
+            vcpus: 1,
+            memory_mib: 256,
+            disk_mib: 1_024,
+            ssh_keys: vec![
+                "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC2iCsKP6fWsjH8dfAAAAAAAAAAAAAAAAAAAAAA c@x"
+                    .into(),
+            ],
+            user_data: None,
+            failover: Failover::Recreate,
+            on_isolation: OnIsolation::Stop,
+            restart: Restart::Never,
+            spread: None,
+            placement: Placement::default(),
+            labels: Labels::new(),
+        };
+        let account = key(ACCOUNT, usize::try_from(number).expect("small") % ACCOUNTS);
+        self.body(account, Action::VmCreate(create))
+    }
+
+    /// Starts, reboots and stops of VMs that live, as their hosts and owners sign them.
+    fn life(&mut self, vm: VmId) -> Vec<Vec<u8>> {
+        let Some(record) = self.ledger.vm(vm) else {
+            return Vec::new();
+        };
+        let Some(machine) = record.machine else {
+            return Vec::new();
+        };
+        let (name, lease_epoch) = (record.spec.name.clone(), record.lease_epoch);
+        let node = key(MACHINE, machine.0 as usize);
+        let account = key(ACCOUNT, record.account.0 as usize);
+        let report = |report| {
+            Action::VmReport(VmReport {
+                vm,
+                lease_epoch,
+                report,
+            })
+        };
+        let named = || VmName { vm: name.clone() };
+        let accepted = Accepted {
+            ssh_host_key: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI".into(),
+        };
+        let starting = Starting {
+            accelerator: "kvm".into(),
+            reason: "works".into(),
+            image_source: "cache".into(),
+        };
+        let ended = Ended {
+            code: "asked".into(),
+            text: "Stopped as asked.".into(),
+        };
+        let actions = [
+            (node, report(Report::Accepted(accepted))),
+            (node, report(Report::Starting(starting))),
+            (node, report(Report::Running(Running::default()))),
+            (account, Action::VmReboot(named())),
+            (account, Action::VmStop(named())),
+            (node, report(Report::Stopped(ended))),
+            (account, Action::VmStart(named())),
+            (node, report(Report::Running(Running::default()))),
+        ];
+        let sign = |(key, action)| self.body(key, action);
+        actions.into_iter().map(sign).collect()
+    }
+}
+
+fn manifest() -> ImageManifest {
+    let kernel = dagger_ledger::Blob {
+        digest: dagger_ledger::Digest([1; 32]),
+        size_bytes: 1_000,
+    };
+    ImageManifest {
+        arch: Arch::X86_64,
+        boot: dagger_ledger::Boot::Direct(dagger_ledger::DirectBoot {
+            kernel,
+            initrd: None,
+            cmdline: "quiet".into(),
+        }),
+    }
+}
+
+/// Executes so many transactions; the last block ends the epoch.
+fn history(genesis: &Genesis, transactions: u64) -> History {
+    let mut history = History {
+        ledger: Ledger::from_genesis(genesis),
+        chain: genesis.chain_id,
+        commit: 0,
+        time_ms: genesis.time_ms,
+        salt: 0,
+        executed: 0,
+        refused: 0,
+        body_bytes: 0,
+    };
+    history.set_up();
+    let vms = VMS.min(transactions / 4);
+    for first in (0..vms).step_by(COMMIT_TRANSACTIONS) {
+        let last = vms.min(first + COMMIT_TRANSACTIONS as u64);
+        let bodies: Vec<_> = (first..last).map(|n| history.create(n)).collect();
+        history.run(&bodies);
+    }
+    let ids: Vec<VmId> = history.ledger.vms().map(|vm| vm.id).collect();
+    let mut at = 0;
+    while history.ledger.epoch().number == 0 {
+        let mut bodies = Vec::new();
+        while bodies.len() < COMMIT_TRANSACTIONS {
+            bodies.extend(history.life(ids[at % ids.len()]));
+            at += 7_919;
+        }
+        bodies.truncate(COMMIT_TRANSACTIONS);
+        history.run(&bodies);
+    }
+    history
+}
+
+/// The proof that the first epoch ended with the history's last block.
+fn end(history: &mut History) -> EpochEnd {
+    let member = |i: usize| Member {
+        key: PublicKey(key(CONSENSUS, i).0),
+        weight: 1,
+    };
+    let next = Committee::new(Epoch(1), (0..OPERATORS).map(member).collect()).expect("four seats");
+    let checkpoint = Checkpoint {
+        epoch: Epoch(0),
+        commit: CommitIndex(history.commit),
+        commit_digest: Digest(history.digest()),
+        outcomes_root: Digest(history.ledger.outcomes_root()),
+        state_root: Digest(history.ledger.state_root()),
+        time_ms: history.time_ms,
+        next_committee: Some(next.digest()),
+    };
+    let chain = ChainId(history.chain.0);
+    let sign = |i: usize| {
+        let vote = checkpoint.sign(&chain, &SigningKey::from_bytes(secret(CONSENSUS, i)));
+        (MemberIndex(i as u16), vote.signature)
+    };
+    let certificate = CheckpointCertificate {
+        checkpoint,
+        signatures: (0..OPERATORS - 1).map(sign).collect(),
+    };
+    EpochEnd { certificate, next }
+}
+
+fn options() -> Options {
+    Options {
+        segment_bytes: 64 << 20,
+        durability: Durability::Os,
+        discard: false,
+    }
+}
+
+/// A node's directory; it knows one other node.
+fn node_dir(dir: &Path, genesis: &Genesis, own: (usize, SocketAddr), peer: (usize, SocketAddr)) {
+    let keys = dir.join("keys");
+    let file = |kind: KeyKind, role: u8| KeyFile {
+        kind,
+        signing: ed25519_zebra::SigningKey::from(secret(role, own.0)),
+    };
+    let saved = file(KeyKind::Node, NODE).save_new(&keys.join("node.json"));
+    saved.expect("the key is saved");
+    if own.0 < OPERATORS {
+        let saved = file(KeyKind::Consensus, CONSENSUS).save_new(&keys.join("consensus.json"));
+        saved.expect("the key is saved");
+    }
+    fs::write(dir.join("genesis.json"), genesis.to_json()).expect("it is written");
+    let mut config = NodeConfig::new(dir);
+    config.listen = own.1;
+    config.api = None;
+    config.machine = false;
+    config.durability = Durability::Os;
+    config
+        .peers
+        .insert(key(NODE, peer.0).to_hex(), vec![peer.1]);
+    config.save().expect("the configuration is saved");
+}
+
+/// A node in a process of its own.
+struct Process(Child);
+
+impl Process {
+    /// Starts it and waits until its ledger has got to that commit.
+    fn start(dir: &Path, commit: u64) -> (Self, Duration) {
+        let started = Instant::now();
+        let exe = std::env::current_exe().expect("this program has a path");
+        let child = Command::new(exe)
+            .args([
+                "--node".as_ref(),
+                dir.as_os_str(),
+                commit.to_string().as_ref(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process starts");
+        let mut this = Self(child);
+        let mut line = String::new();
+        let out = this.0.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)
+            .expect("it says when it is ready");
+        assert_eq!(line.trim(), "ready", "the node did not get there");
+        (this, started.elapsed())
+    }
+
+    fn peak_mib(&self) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()));
+        let status = status.expect("the process lives");
+        let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
+        kib.expect("Linux tells the peak") / 1024.0
+    }
+
+    fn stop(mut self) {
+        // The end of its input is its sign to stop.
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+/// What the other process does.
+async fn run_node(dir: PathBuf, commit: u64) {
+    let config = NodeConfig::load(&dir).expect("a configuration");
+    let node = dagger_node::node::Node::start(config)
+        .await
+        .expect("it starts");
+    let until = Instant::now() + PATIENCE;
+    while node.handle().read(Ledger::commit_index) < Some(commit) && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    println!("ready");
+    let _ = std::io::stdout().flush();
+    let input = tokio::task::spawn_blocking(|| std::io::read_to_string(std::io::stdin()));
+    let _ = input.await;
+    node.stop().await;
+}
+
+/// Bytes on disk for each byte of transactions, with 64 of them in an event.
+fn log_overhead(dir: &Path, history: &mut History) -> f64 {
+    const TRANSACTIONS: usize = 64;
+    const ROUNDS: u64 = 500;
+    let chain_id = ChainId(history.chain.0);
+    let (mut log, _) = EventLog::open(dir, chain_id.0, options()).expect("a log");
+    let genesis = |i| EventRef::genesis(&chain_id, Epoch(0), MemberIndex(i as u16));
+    let mut parents: Vec<EventRef> = (0..OPERATORS).map(genesis).collect();
+    let mut transaction_bytes = 0;
+    for round in 1..=ROUNDS {
+        let mut names = Vec::new();
+        for seat in 0..OPERATORS {
+            let transactions: Vec<Bytes> = (0..TRANSACTIONS)
+                .map(|_| {
+                    let mut wire = vec![7; 64];
+                    wire.extend(history.create(round));
+                    wire.into()
+                })
+                .collect();
+            transaction_bytes += transactions.iter().map(Bytes::len).sum::<usize>();
+            let draft = EventDraft {
+                chain_id,
+                epoch: Epoch(0),
+                round: Round(round),
+                creator: MemberIndex(seat as u16),
+                timestamp_ms: history.time_ms,
+                parents: parents.clone(),
+                checkpoint_votes: Vec::new(),
+                transactions,
+            };
+            let event = draft.seal(&SigningKey::from_bytes(secret(CONSENSUS, seat)));
+            let name = *event.reference();
+            let key = EventKey {
+                round,
+                creator: name.creator.0,
+                digest: name.digest.0,
+            };
+            log.append(key, event.bytes());
+            log.commit().expect("there is space");
+            names.push(name);
+        }
+        parents = names;
+    }
+    let entries = fs::read_dir(dir).expect("the log is there");
+    let lengths = entries.map(|e| e.and_then(|e| e.metadata()).expect("a file").len());
+    lengths.sum::<u64>() as f64 / transaction_bytes as f64
+}
+
+fn say(what: &str, value: f64, unit: &str, target: Option<f64>) {
+    let verdict = match target {
+        None => String::new(),
+        Some(target) if value < target => format!("< {target} {unit}: met"),
+        Some(target) => format!("< {target} {unit}: MISSED"),
+    };
+    println!("{what:<52} {value:>10.2} {unit:<5} {verdict}");
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "--node") {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let commit = args[2].parse().expect("a number");
+        runtime.block_on(run_node(args[1].clone().into(), commit));
+        return;
+    }
+    let transactions = args
+        .first()
+        .map_or(5_000_000, |n| n.parse().expect("a number"));
+    let dir = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let genesis = genesis(transactions);
+    let mut history = history(&genesis, transactions);
+    println!(
+        "{} transactions in {} blocks, {} of them refused, {} VMs, {} MiB of JSON",
+        history.executed,
+        history.commit,
+        history.refused,
+        history.ledger.vms().count(),
+        history.body_bytes >> 20
+    );
+    let overhead = log_overhead(&dir.path().join("log"), &mut history);
+    let end = end(&mut history);
+    let sockets = [0, 1].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
+    let [at, new_at] = sockets.map(|s| s.local_addr().expect("bound"));
+    node_dir(&old, &genesis, (0, at), (NEW, new_at));
+    node_dir(&new, &genesis, (NEW, new_at), (0, at));
+    let snapshots = Snapshots::open(&old.join("state"), genesis.chain_id.0).expect("a directory");
+    let head = SnapshotHead {
+        commit: history.commit,
+        commit_digest: history.digest(),
+        transactions: history.executed,
+        epoch: 1,
+        starts_epoch: true,
+    };
+    let body = history.ledger.snapshot();
+    let commit = history.commit;
+    snapshots.save(&head, &body).expect("there is space");
+    let epochs = Epochs::open(&old.join("events"), genesis.chain_id.0, options());
+    let epochs = epochs.expect("a directory");
+    epochs.save_end(&end).expect("there is space");
+    let state_mib = body.len() as f64 / f64::from(1 << 20);
+    drop((body, history));
+    say("state in a snapshot", state_mib, "MiB", None);
+    say(
+        "log's bytes for each byte of transactions",
+        overhead,
+        "x",
+        Some(1.3),
+    );
+    let (member, took) = Process::start(&old, commit);
+    say(
+        "restart, until it serves",
+        took.as_secs_f64(),
+        "s",
+        Some(5.0),
+    );
+    say("  its peak memory", member.peak_mib(), "MiB", None);
+    let (newcomer, took) = Process::start(&new, commit);
+    say(
+        "new node by snapshot, until it has the state",
+        took.as_secs_f64(),
+        "s",
+        Some(60.0),
+    );
+    say(
+        "  its peak memory",
+        newcomer.peak_mib(),
+        "MiB",
+        Some(1024.0),
+    );
+    say(
+        "  peak memory of the node that gave it",
+        member.peak_mib(),
+        "MiB",
+        Some(1024.0),
+    );
+    newcomer.stop();
+    member.stop();
+}
