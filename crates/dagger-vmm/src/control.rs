@@ -25,6 +25,11 @@ pub enum Request {
         /// Port in the guest.
         guest_port: u16,
     },
+    /// Has the guest taken a connection to this TCP port, or is it still being offered?
+    Taken {
+        /// Port in the guest.
+        guest_port: u16,
+    },
     /// From here on the connection is the guest's serial line, both ways.
     Console,
 }
@@ -39,6 +44,8 @@ pub enum Response {
     Status(InstanceStatus),
     /// The connection comes with this line.
     Dialled,
+    /// Whether the guest has taken a connection.
+    Taken(bool),
     /// It cannot be done.
     Error {
         /// Why.

@@ -280,3 +280,51 @@ async fn what_is_missing_or_hostile_is_refused_with_a_code_and_leaves_nothing() 
         .expect("it can also be started");
     host.remove(ID).await.expect("it is removed");
 }
+
+/// Like [`POLITE`], with a forwarded port, and a connection to it that the guest has taken once there is a file `taken`.
+fn forwarding(port: u16) -> String {
+    let row = format!("127.0.0.1 {port} 10.0.2.15 22 0 0");
+    POLITE.replace(
+        "  printf '{\"return\": {}",
+        &format!(
+            r#"  [ -e taken ] && state=ESTABLISHED || state=SYN_SENT
+  case "$line" in *usernet*) printf '{{"return": " TCP[HOST_FORWARD] 11 {row}\\r\\n TCP[%s] 12 {row}\\r\\n", "id": %s}}\n' $state "$id" >&0; continue;; esac
+  printf '{{"return": {{}}"#
+        ),
+    )
+}
+
+#[tokio::test]
+async fn what_the_guest_never_took_is_offered_again_and_what_it_took_is_waited_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("it listens");
+    let port = listener.local_addr().expect("it has one").port();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let qemu = script(dir.path(), &forwarding(port));
+    let data = dir.path().join("data");
+    // Without `pasta` the shim stays in this test's network, where the listener is.
+    let host = Host::with_programs(data.clone(), shim(), qemu, dir.path().join("no-pasta"))
+        .expect("it opens");
+    let spec = spec(dir.path());
+    host.start(&spec, None).await.expect("it starts");
+    until_up(&host, ID).await;
+    let server = tokio::spawn(async move {
+        let (mut untaken, _) = listener.accept().await.expect("it is offered");
+        let end = tokio::io::AsyncReadExt::read(&mut untaken, &mut [0]).await;
+        assert!(matches!(end, Ok(0) | Err(_)), "it is given up");
+        std::fs::write(data.join(ID.to_string()).join("taken"), "").expect("it is written");
+        loop {
+            let (mut taken, _) = listener.accept().await.expect("it is offered again");
+            tokio::spawn(async move {
+                // A guest among many: slower than most would wait.
+                tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+                tokio::io::AsyncWriteExt::write_all(&mut taken, b"SSH-2.0-slow\r\n").await
+            });
+        }
+    });
+    assert!(host.ssh_answers(ID).await);
+    assert!(!server.is_finished(), "the first connection was given up");
+    server.abort();
+    host.remove(ID).await.expect("it is removed");
+}

@@ -12,7 +12,7 @@ pub trait Hypervisor: Vmm {
     /// What is missing.
     fn ready(&self) -> Result<(), VmmError>;
 
-    /// Whether the guest's ssh server answers. Takes up to half a second to say no.
+    /// Whether the guest's ssh server answers. May take a minute to say no, if the guest has taken a connection and says nothing.
     fn ssh_answers(&self, id: InstanceId) -> impl Future<Output = bool> + Send;
 
     /// Makes the stopped instance `old` the instance `new`, with its disk and without its seed.

@@ -353,10 +353,11 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
     async fn probe(&self) -> End {
         let vmm = &self.shared.vmm;
         loop {
-            if self.cancel.is_cancelled() {
-                return End::Later;
-            }
-            if vmm.ssh_answers(self.id).await {
+            let answers = tokio::select! {
+                answers = vmm.ssh_answers(self.id) => answers,
+                () = self.cancel.cancelled() => return End::Later,
+            };
+            if answers {
                 return self
                     .report(Report::Running(Running { address: None }))
                     .await;

@@ -1,8 +1,10 @@
 //! The host's side: one directory per instance, and the conversation with the shims.
 //!
 //! Keeps nothing that a restart would lose: what an instance is and how it does is read from its directory (`status.rs`),
-//! its lock and its shim's socket (`talk.rs`). How a directory is made ready is in `prepare.rs`.
+//! its lock and its shim's socket (`talk.rs`). How a directory is made ready is in `prepare.rs`, how a guest's ssh server is waited for,
+//! in `greeting.rs`.
 
+mod greeting;
 mod prepare;
 mod status;
 mod talk;
@@ -15,7 +17,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::task::JoinSet;
@@ -39,13 +41,6 @@ const REMOVED_PREFIX: &str = ".removed-";
 const READY_PATIENCE: Duration = Duration::from_secs(20);
 /// How long a killed shim's lock may stay held (QEMU's memory is given back meanwhile).
 const DEATH_PATIENCE: Duration = Duration::from_secs(20);
-/// How long an ssh server may take to show its banner.
-const BANNER_PATIENCE: Duration = Duration::from_secs(3);
-/// A connection made before the guest had a network is answered late or never: another is tried beside it this often.
-const BANNER_RETRY: Duration = Duration::from_secs(1);
-/// A guest that refuses has a network and will have a server soon.
-const REFUSED_RETRY: Duration = Duration::from_millis(50);
-
 /// The instances of one data directory. Cheap to clone.
 #[derive(Clone)]
 pub struct Host {
@@ -413,31 +408,6 @@ impl Host {
             Ok(stream) => Ok(stream),
             Err(error) => Err(self.why_not(id, error).await),
         }
-    }
-
-    /// Whether the guest's ssh server answers: its banner was read on one of a few connections within three seconds.
-    pub async fn ssh_answers(&self, id: InstanceId) -> bool {
-        let mut attempts = JoinSet::new();
-        let asked = async {
-            loop {
-                let host = self.clone();
-                attempts.spawn(async move { host.reads_banner(id).await });
-                match timeout(BANNER_RETRY, attempts.join_next()).await {
-                    Ok(Some(Ok(Some(true)))) => return true,
-                    Ok(Some(Ok(None))) => return false,
-                    Ok(_) => sleep(REFUSED_RETRY).await,
-                    Err(_) => {}
-                }
-            }
-        };
-        timeout(BANNER_PATIENCE, asked).await.unwrap_or(false)
-    }
-
-    /// None: the instance cannot be dialled at all.
-    async fn reads_banner(&self, id: InstanceId) -> Option<bool> {
-        let mut stream = self.dial(id, 22).await.ok()?;
-        let mut banner = [0; 4];
-        Some(stream.read_exact(&mut banner).await.is_ok() && &banner == b"SSH-")
     }
 
     /// The newest part of the guest's serial output (bounded; an older part may stand beside it with the suffix `.1`).

@@ -127,12 +127,24 @@ fn parse(line: &[u8]) -> Option<Message> {
 ///
 /// A line of it: `  TCP[HOST_FORWARD]  14  127.0.0.1 43651  10.0.2.15  22  0  0`.
 pub fn forwarded_port(usernet: &str, guest_port: u16) -> Option<u16> {
-    usernet.lines().find_map(|line| {
+    host_ports(usernet, "TCP[HOST_FORWARD]", guest_port).next()
+}
+
+/// Whether `info usernet` shows a connection to a guest's TCP port that the guest has taken: a line like that of a forwarded port,
+/// with another word in front. One that the guest has not seen yet is `SYN_SENT`.
+pub fn taken(usernet: &str, guest_port: u16) -> bool {
+    host_ports(usernet, "TCP[ESTABLISHED]", guest_port)
+        .next()
+        .is_some()
+}
+
+fn host_ports(usernet: &str, kind: &str, guest_port: u16) -> impl Iterator<Item = u16> {
+    usernet.lines().filter_map(move |line| {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [kind, _, _, host_port, _, port, ..] = words[..] else {
+        let [found, _, _, host_port, _, port, ..] = words[..] else {
             return None;
         };
-        if kind != "TCP[HOST_FORWARD]" || port != guest_port.to_string() {
+        if found != kind || port != guest_port.to_string() {
             return None;
         }
         host_port.parse().ok()

@@ -83,4 +83,7 @@ fn forwarded_ports_are_read_from_qemus_table() {
     assert_eq!(forwarded_port(table, 22), Some(43651));
     assert_eq!(forwarded_port(table, 80), None);
     assert_eq!(forwarded_port("", 22), None);
+    assert!(taken(table, 80));
+    assert!(!taken(table, 22), "that is where QEMU listens");
+    assert!(!taken(&table.replace("ESTABLISHED", "SYN_SENT"), 80));
 }

@@ -11,7 +11,7 @@ use super::process::{self, Spawned};
 use super::watch::Watch;
 use crate::clock::{boottime_ms, unix_ms};
 use crate::control::Response;
-use crate::qemu::qmp::{Message, Qmp, forwarded_port};
+use crate::qemu::qmp::{Message, Qmp, forwarded_port, taken};
 use crate::spec::Accelerator;
 use crate::status::StopCode;
 
@@ -25,6 +25,10 @@ pub enum Waiting {
         token: Token,
         guest_port: u16,
         asked_to_add: bool,
+    },
+    Taken {
+        token: Token,
+        guest_port: u16,
     },
     Nobody,
 }
@@ -182,6 +186,12 @@ impl Watch {
                 asked_to_add,
             }) => {
                 self.hear_dial(token, guest_port, asked_to_add, answer);
+            }
+            Some(Waiting::Taken { token, guest_port }) => {
+                let text = answer.ok();
+                let text = text.as_ref().and_then(Value::as_str).unwrap_or("");
+                let response = Response::Taken(taken(text, guest_port));
+                self.connections.reply(token, &response);
             }
             _ => {}
         }

@@ -312,6 +312,13 @@ impl Watch {
                     );
                 }
             }
+            Request::Taken { guest_port } => {
+                let waiting = Waiting::Taken { token, guest_port };
+                if !self.ask_human_monitor("info usernet", waiting) {
+                    let text = "QEMU does not answer".into();
+                    self.connections.reply(token, &Response::Error { text });
+                }
+            }
             Request::Console => self.connections.attach_console(token),
         }
     }
