@@ -27,6 +27,7 @@ pub use error::VmmError;
 pub use fake::FakeVmm;
 pub use host::Host;
 pub use host_key::new_ssh_host_key;
+pub use qcow2::create_empty as create_empty_disk;
 pub use shim::shim_main;
 pub use spec::{
     AccelChoice, Accelerator, BootSource, DISK_MIB_MAX, DiskFormat, Firmware, InstanceId,

@@ -111,6 +111,8 @@ pub fn build_micro(out: &Path) -> anyhow::Result<MicroGuest> {
     let initrd = tree(unpacked.path(), version)?.to_newc();
     replace(&guest.kernel, &kernel)?;
     replace(&guest.initrd, &initrd)?;
+    // For whoever boots it by hand or by `dagger bench vm`.
+    replace(&out.join("micro-cmdline"), guest.cmdline.as_bytes())?;
     replace(&stamp_file, stamp.as_bytes())?;
     Ok(guest)
 }

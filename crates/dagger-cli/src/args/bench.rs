@@ -8,6 +8,8 @@ use std::path::PathBuf;
 pub enum BenchCommand {
     /// Ordering: members as processes on this machine, an open loop of transactions at a constant rate
     Consensus(BenchConsensusArgs),
+    /// Hosting: virtual machines of a network on this machine, beside bare QEMUs with the same devices
+    Vm(BenchVmArgs),
     /// One process of a benchmark; told what to do on standard input
     #[command(hide = true)]
     Member,
@@ -79,6 +81,47 @@ pub struct BenchConsensusArgs {
     #[arg(long)]
     pub json: bool,
     /// Where the members' data goes while it runs [default: the system's directory for such]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+/// What `dagger bench vm` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchVmPart {
+    /// From a create to a guest that answers, one VM after the other
+    Start,
+    /// Many VMs started at once, and what they take of memory
+    Many,
+    /// The tunnel beside QEMU's own forward of a port
+    Tunnel,
+    /// QEMU's options for a disk
+    Disk,
+}
+
+#[derive(Args, Clone)]
+pub struct BenchVmArgs {
+    /// What to measure, in this order [default: everything]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<BenchVmPart>,
+    /// Starts of one VM that medians are taken of
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub runs: u16,
+    /// VMs that are started at once
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=200))]
+    pub many: u16,
+    /// Memory of each VM
+    #[arg(long, value_name = "SIZE", default_value = "96M", value_parser = super::parse_size_mib)]
+    pub memory: u64,
+    /// Directory of the micro guest, as `cargo xtask guest micro` makes it
+    #[arg(long, value_name = "DIR", default_value = "target/guest/micro")]
+    pub guest: PathBuf,
+    /// An indicative answer in about a minute
+    #[arg(long)]
+    pub quick: bool,
+    /// One figure a line, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the network's data goes while it runs; a short path [default: the system's directory for such]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

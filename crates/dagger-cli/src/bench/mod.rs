@@ -8,6 +8,7 @@ mod load;
 mod member;
 mod recorder;
 mod targets;
+mod vm;
 
 use crate::args::BenchCommand;
 use crate::failure::Done;
@@ -15,6 +16,7 @@ use crate::failure::Done;
 pub fn run(command: &BenchCommand) -> Done {
     match command {
         BenchCommand::Consensus(args) => consensus::run(args),
+        BenchCommand::Vm(args) => vm::run(args),
         BenchCommand::Member => member::run(),
     }
 }

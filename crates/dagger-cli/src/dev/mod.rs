@@ -8,6 +8,9 @@ mod network;
 mod process;
 mod up;
 
+pub(crate) use process::{kill_all, node as node_process};
+pub(crate) use up::bring_up;
+
 use crate::args::{DevCommand, Durability, Global, Output};
 use crate::failure::{Done, Exit, Failure};
 use serde::{Deserialize, Serialize};
@@ -45,14 +48,14 @@ const DATA_PATH_BYTES_MAX: usize = 72;
 
 /// What `dev.json` says.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     pub chain_id: String,
     pub nodes: Vec<NodePlan>,
 }
 
 /// One node of the network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct NodePlan {
+pub(crate) struct NodePlan {
     pub name: String,
     pub api: SocketAddr,
     pub listen: SocketAddr,
@@ -65,7 +68,7 @@ pub(super) struct NodePlan {
 /// When an event counts as stored, as `dev.json` has it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum DurabilityWord {
+pub(crate) enum DurabilityWord {
     Fsync,
     Os,
 }
@@ -91,7 +94,7 @@ impl NodePlan {
 
 /// Where things lie.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub root: PathBuf,
     pub manifest: Manifest,
 }

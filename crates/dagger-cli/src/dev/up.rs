@@ -85,6 +85,23 @@ async fn start(json: bool, root: &Path, new: bool, args: &DevUpArgs) -> Done {
             started.elapsed().as_secs_f64()
         )),
     };
+    let layout = bring_up(root, new, args, say).await?;
+    if json {
+        return control::status(true, &layout).await;
+    }
+    output::line("")?;
+    control::status(false, &layout).await?;
+    how_to_use(&layout)
+}
+
+/// Makes the network if it is new, starts its nodes, and waits until every machine can be given VMs. Whoever calls this ends what it
+/// started, also when it fails.
+pub async fn bring_up(
+    root: &Path,
+    new: bool,
+    args: &DevUpArgs,
+    say: impl Fn(String) -> Done,
+) -> Done<Layout> {
     let layout = if new {
         network::make(root, args)?
     } else {
@@ -117,12 +134,7 @@ async fn start(json: bool, root: &Path, new: bool, args: &DevUpArgs) -> Done {
         "{} machines are registered and heard by their rivals",
         nodes.len()
     ))?;
-    if json {
-        return control::status(true, &layout).await;
-    }
-    output::line("")?;
-    control::status(false, &layout).await?;
-    how_to_use(&layout)
+    Ok(layout)
 }
 
 /// Starts one node of the network and waits until it commits with the others.
