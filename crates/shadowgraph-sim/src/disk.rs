@@ -1,10 +1,12 @@
-//! The disk of a node: one append-only log with a synced part and a suffix that a crash may lose or tear. Knows bytes and
-//! frames, not events.
+//! The disk of a node: one append-only log with a synced part and a suffix that a crash may lose or tear. Knows kinds and
+//! bytes of records and where they lie, not what they say.
+
+use bytes::Bytes;
 
 use crate::rng::SimRng;
 
-/// Bytes before each record: its length, and a checksum that shows a torn one.
-const HEADER: usize = 4 + 8;
+/// Bytes that each record takes beside its own: length, checksum, kind.
+const HEADER: usize = 4 + 8 + 1;
 /// What a disk writes at once; a torn write leaves some sectors of the suffix unwritten.
 const SECTOR: usize = 512;
 
@@ -19,14 +21,30 @@ pub enum CrashKind {
     PowerTearing,
 }
 
+/// What was appended at once. The bytes are shared with whoever else has them: a run of two hundred nodes would spend its
+/// time in copies of one another's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// What the bytes are: for the writer to say.
+    pub kind: u8,
+    /// The bytes.
+    pub body: Bytes,
+}
+
+#[derive(Clone, Debug)]
+struct Written {
+    record: Record,
+    /// The position after it.
+    end: usize,
+    /// Whether a bit of it has flipped: its checksum is wrong.
+    rotten: bool,
+}
+
 /// A log file.
 #[derive(Clone, Debug, Default)]
 pub struct Disk {
-    bytes: Vec<u8>,
+    log: Vec<Written>,
     synced: usize,
-    records: usize,
-    /// Something synced was damaged.
-    rotten: bool,
 }
 
 /// What was synced is no longer what was written. A torn write is not that: it ends the log.
@@ -40,28 +58,29 @@ impl Disk {
     }
 
     /// Writes a record at the end. It survives a loss of power only after `sync`.
-    pub fn append(&mut self, record: &[u8]) {
-        let length = u32::try_from(record.len()).expect("a record is shorter than 4 GiB");
-        self.bytes.extend_from_slice(&length.to_le_bytes());
-        self.bytes.extend_from_slice(&checksum(record));
-        self.bytes.extend_from_slice(record);
-        self.records += 1;
+    pub fn append(&mut self, kind: u8, body: Bytes) {
+        let end = self.written() + HEADER + body.len();
+        self.log.push(Written {
+            record: Record { kind, body },
+            end,
+            rotten: false,
+        });
     }
 
     /// Whether everything written is also synced.
     pub fn is_synced(&self) -> bool {
-        self.synced == self.bytes.len()
+        self.synced == self.written()
     }
 
     /// The length of the log now: what a sync that starts now will cover.
     pub fn written(&self) -> usize {
-        self.bytes.len()
+        self.log.last().map_or(0, |last| last.end)
     }
 
     /// Everything up to `position` is on the platter.
     pub fn synced_to(&mut self, position: usize) {
         assert!(
-            position <= self.bytes.len(),
+            position <= self.written(),
             "a sync covers no more than was written"
         );
         self.synced = self.synced.max(position);
@@ -69,105 +88,72 @@ impl Disk {
 
     /// Number of whole records.
     pub fn records(&self) -> usize {
-        self.records
+        self.log.len()
     }
 
-    /// The node goes down. What was synced stays exactly as it is.
+    /// The node goes down. What was synced stays exactly as it is; the first record that is not whole ends the log.
     pub fn crash(&mut self, kind: CrashKind, rng: &mut SimRng) {
         match kind {
             CrashKind::Process => {}
-            CrashKind::PowerLosingAll => self.bytes.truncate(self.synced),
+            CrashKind::PowerLosingAll => self.cut(self.synced),
             CrashKind::PowerTearing => {
-                let keep = rng.between(self.synced as u64, self.bytes.len() as u64) as usize;
-                self.bytes.truncate(keep);
+                let keep = rng.between(self.synced as u64, self.written() as u64) as usize;
+                let mut whole = keep;
                 let mut sector = self.synced;
-                while sector < self.bytes.len() {
-                    let end = (sector / SECTOR + 1) * SECTOR;
-                    let end = end.min(self.bytes.len());
+                while sector < keep {
                     if rng.chance(200) {
-                        self.bytes[sector..end].fill(0);
+                        whole = whole.min(sector);
                     }
-                    sector = end;
+                    sector = (sector / SECTOR + 1) * SECTOR;
                 }
+                self.cut(whole);
             }
         }
+    }
+
+    /// Nothing behind `position` can be read.
+    fn cut(&mut self, position: usize) {
+        let whole = self.log.partition_point(|written| written.end <= position);
+        self.log.truncate(whole);
+        assert!(
+            self.synced <= self.written(),
+            "a crash damaged synced records: the disk model is broken"
+        );
     }
 
     /// Someone restores an old copy: only the first `records` records are there, as if nothing had come after.
     pub fn roll_back(&mut self, records: usize) {
-        let mut position = 0;
-        for _ in 0..records {
-            match self.record_at(position) {
-                Some((_, next)) => position = next,
-                None => break,
-            }
-        }
-        self.bytes.truncate(position);
-        self.synced = position;
+        let readable = self.iter().count();
+        self.log.truncate(records.min(readable));
+        self.synced = self.written();
     }
 
     /// A bit of a synced record flips. Nobody notices before the log is read.
     pub fn rot(&mut self, permille: u32) {
         let target = self.synced * permille as usize / 1000;
-        let mut position = 0;
-        while let Some((_, next)) = self.record_at(position) {
-            if next > target && next <= self.synced {
-                self.bytes[next - 1] ^= 1;
-                self.rotten = true;
-                return;
-            }
-            position = next;
+        let hit = self.log.partition_point(|written| written.end <= target);
+        if let Some(written) = self.log.get_mut(hit)
+            && written.end <= self.synced
+        {
+            written.rotten = true;
         }
     }
 
-    /// Reads the log back after a crash: every whole record up to the first torn one. The rest is cut off, and what
-    /// remains counts as synced.
+    /// Reads the log back after a crash: every record. What is there counts as synced.
     ///
     /// # Errors
     /// What was synced is damaged: what it said, others may have seen. Nothing is cut off then.
-    pub fn recover(&mut self) -> Result<Vec<Vec<u8>>, Damaged> {
-        let mut records = Vec::new();
-        let mut position = 0;
-        while let Some((record, next)) = self.record_at(position) {
-            records.push(record.to_vec());
-            position = next;
-        }
-        if position < self.synced {
-            assert!(
-                self.rotten,
-                "a crash damaged synced records: the disk model is broken"
-            );
+    pub fn recover(&mut self) -> Result<Vec<Record>, Damaged> {
+        if self.log.iter().any(|written| written.rotten) {
             return Err(Damaged);
         }
-        self.bytes.truncate(position);
-        self.synced = position;
-        self.records = records.len();
-        Ok(records)
+        self.synced = self.written();
+        Ok(self.iter().cloned().collect())
     }
 
-    /// Every record, whether synced or not.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut position = 0;
-        std::iter::from_fn(move || {
-            let (record, next) = self.record_at(position)?;
-            position = next;
-            Some(record)
-        })
+    /// Every record that can be read, whether synced or not.
+    pub fn iter(&self) -> impl Iterator<Item = &Record> {
+        let readable = self.log.iter().take_while(|written| !written.rotten);
+        readable.map(|written| &written.record)
     }
-
-    fn record_at(&self, position: usize) -> Option<(&[u8], usize)> {
-        let header = self.bytes.get(position..position + HEADER)?;
-        let length = u32::from_le_bytes(header[..4].try_into().expect("four bytes")) as usize;
-        let end = (position + HEADER).checked_add(length)?;
-        let record = self.bytes.get(position + HEADER..end)?;
-        (checksum(record) == header[4..]).then_some((record, end))
-    }
-}
-
-fn checksum(record: &[u8]) -> [u8; 8] {
-    let mut hasher = blake3::Hasher::new_derive_key("dagger simulator disk v1");
-    hasher.update(record);
-    hasher.finalize().as_bytes()[..8]
-        .try_into()
-        .expect("a hash has at least eight bytes")
 }

@@ -2,24 +2,29 @@
 //! outputs in order, syncs before it sends or reports a commit, decodes and verifies what comes in.
 //! Decides nothing about the network; the world delivers what it hands out.
 
+mod records;
+mod shelves;
 mod start;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    ChainId, CheckpointCertificate, Commit, Digest, Epoch, EpochEnd, EpochStart, EquivocationProof,
+    ChainId, CheckpointCertificate, Commit, Epoch, EpochEnd, EpochStart, EquivocationProof,
     EventRef, HaltReason, Input, Message, Output, Parameters, Peer, PeerFault, Recipient, Replica,
     ReplicaStatus, StoreRequest, SubmitError, SyncRequest, VerifiedEvent,
 };
 
-use crate::by_digest::DigestSet;
 use crate::disk::{CrashKind, Disk};
 use crate::epochs::Epochs;
 use crate::queue::SkewedClock;
 use crate::rng::SimRng;
 use crate::toy_ledger::{Executed, ToyLedger};
+
+pub use self::records::LogReader;
+use self::records::{Records, append_end, append_event, ends, from_log};
+use self::shelves::Shelves;
 
 /// What a node wants the world to do, in order.
 #[derive(Debug)]
@@ -56,33 +61,6 @@ pub enum Effect {
     Broken(String),
 }
 
-/// What a record of the disk is.
-const RECORD_EVENT: u8 = 0;
-const RECORD_END: u8 = 1;
-
-/// What a disk holds.
-#[derive(Debug, Default)]
-struct Records {
-    events: Vec<VerifiedEvent>,
-    ends: Vec<EpochEnd>,
-}
-
-impl Records {
-    fn read<'a>(records: impl Iterator<Item = &'a [u8]>) -> Self {
-        let mut all = Self::default();
-        for record in records {
-            let body = &record[1..];
-            if record[0] == RECORD_EVENT {
-                all.events.push(from_log(body.to_vec()));
-            } else {
-                let end = borsh::from_slice(body).expect("the log holds what was written");
-                all.ends.push(end);
-            }
-        }
-        all
-    }
-}
-
 /// What stays the same over a node's starts.
 pub struct Identity {
     /// Its number.
@@ -108,10 +86,8 @@ pub struct Node {
     /// Whether the disk takes no more: the node waits, and hears nothing meanwhile.
     pub disk_full: bool,
     backup: Option<Disk>,
-    /// Everything on the disk, synced or not, by round and creator.
-    index: BTreeMap<(Epoch, EventRef), Bytes>,
-    /// The digests of all that. A digest covers epoch, round and creator.
-    held: DigestSet<Digest>,
+    /// Everything on the disk, synced or not.
+    shelves: Shelves,
     /// The ends on the disk.
     ends: Vec<EpochEnd>,
     /// The epoch that the last start began with.
@@ -145,8 +121,7 @@ impl Node {
             disk: Disk::new(),
             disk_full: false,
             backup: None,
-            index: BTreeMap::new(),
-            held: DigestSet::default(),
+            shelves: Shelves::default(),
             ends: Vec::new(),
             first: Epoch(0),
             syncing: None,
@@ -197,8 +172,8 @@ impl Node {
     }
 
     /// The events on its disk, in the order they were written.
-    pub fn log(&self) -> Vec<VerifiedEvent> {
-        Records::read(self.disk.iter()).events
+    pub fn log(&self, reader: &mut LogReader) -> Vec<VerifiedEvent> {
+        reader.read(&self.disk)
     }
 
     /// The events that a start would read back.
@@ -210,14 +185,8 @@ impl Node {
     }
 
     /// Whether this event is on its disk.
-    pub fn holds(&self, digest: &Digest) -> bool {
-        self.held.contains(digest)
-    }
-
-    fn remember(&mut self, event: &VerifiedEvent) {
-        let key = (event.epoch(), *event.reference());
-        self.index.insert(key, event.bytes().clone());
-        self.held.insert(*event.digest());
+    pub fn holds(&self, epoch: Epoch, reference: &EventRef) -> bool {
+        self.shelves.get(epoch, reference).is_some()
     }
 
     /// The epoch that a start begins with.
@@ -242,9 +211,7 @@ impl Node {
 
     fn keep_end(&mut self, end: EpochEnd, effects: &mut Vec<Effect>) {
         if !self.ends.contains(&end) {
-            let mut record = vec![RECORD_END];
-            record.extend(borsh::to_vec(&end).expect("an end encodes"));
-            self.disk.append(&record);
+            append_end(&mut self.disk, &end);
             self.ends.push(end.clone());
         }
         effects.push(Effect::EpochEnded(end));
@@ -292,7 +259,7 @@ impl Node {
         // What a full disk did not take is nowhere.
         let lost = self.disk_full.then_some(CrashKind::PowerLosingAll);
         self.disk.crash(lost.unwrap_or(kind), rng);
-        self.ends = Records::read(self.disk.iter()).ends;
+        self.ends = ends(&self.disk);
     }
 
     /// Someone puts an old copy of the disk in place of the disk of a node that is down.
@@ -300,7 +267,7 @@ impl Node {
         assert!(!self.is_up(), "a disk is replaced while the node is down");
         self.disk
             .roll_back(self.disk.records() * permille as usize / 1000);
-        self.ends = Records::read(self.disk.iter()).ends;
+        self.ends = ends(&self.disk);
     }
 
     /// Someone copies the disk.
@@ -312,7 +279,7 @@ impl Node {
     pub fn restore(&mut self) {
         assert!(!self.is_up(), "a disk is replaced while the node is down");
         self.disk = self.backup.take().expect("a backup was made before");
-        self.ends = Records::read(self.disk.iter()).ends;
+        self.ends = ends(&self.disk);
     }
 
     /// A node that never ran gets a copy of another's disk.
@@ -412,10 +379,8 @@ impl Node {
         match output {
             Output::Persist(event) => {
                 self.check_causal(&event, effects);
-                let mut record = vec![RECORD_EVENT];
-                record.extend_from_slice(event.bytes());
-                self.disk.append(&record);
-                self.remember(&event);
+                append_event(&mut self.disk, &event);
+                self.shelves.put(&event);
                 effects.push(Effect::Persisted(event));
             }
             Output::Send { to, message } => {
@@ -460,12 +425,12 @@ impl Node {
             return;
         };
         for bytes in events {
-            let event = from_log(bytes.to_vec());
+            let event = from_log(bytes.clone());
             let creator = self.identity.epochs.node_of(event.epoch(), event.creator());
             if creator != Some(self.identity.node) {
                 continue;
             }
-            if !self.holds(event.digest()) {
+            if !self.holds(event.epoch(), event.reference()) {
                 effects.push(Effect::Broken(format!(
                     "own {:?} was sent before it was persisted",
                     event.reference()
@@ -476,13 +441,12 @@ impl Node {
 
     /// The log is in causal order: an event comes after its parents, except those that are collected.
     fn check_causal(&self, event: &VerifiedEvent, effects: &mut Vec<Effect>) {
-        for parent in event.parents().iter().filter(|parent| parent.round.0 > 0) {
-            let missing = !self.holds(&parent.digest);
-            if missing
-                && self.status().is_some_and(|status| {
-                    status.epoch == event.epoch() && parent.round > status.floor
-                })
-            {
+        let parents = event.parents().iter().filter(|parent| parent.round.0 > 0);
+        for parent in self.shelves.lacking(event.epoch(), parents) {
+            let counts = |status: ReplicaStatus| {
+                status.epoch == event.epoch() && parent.round > status.floor
+            };
+            if self.status().is_some_and(counts) {
                 let text = format!(
                     "{:?} was persisted before its parent {parent:?}",
                     event.reference()
@@ -503,16 +467,12 @@ impl Node {
                 references.sort_unstable();
                 references
                     .iter()
-                    .filter_map(|reference| self.index.get(&(request.epoch, *reference)))
+                    .filter_map(|reference| self.shelves.get(request.epoch, reference))
                     .collect()
             }
             SyncRequest::After(after) => {
-                let wants = |reference: &EventRef| after.wants(reference.round, reference.creator);
-                self.index
-                    .iter()
-                    .filter(|((epoch, reference), _)| *epoch == request.epoch && wants(reference))
-                    .map(|(_, bytes)| bytes)
-                    .collect()
+                let wants = |round, creator| after.wants(round, creator);
+                self.shelves.of_epoch(request.epoch, wants)
             }
         };
         let mut total = 0;
@@ -522,8 +482,4 @@ impl Node {
         };
         wanted.into_iter().take_while(fits).cloned().collect()
     }
-}
-
-fn from_log(record: impl Into<Bytes>) -> VerifiedEvent {
-    VerifiedEvent::from_own_log(record.into()).expect("the log holds what was written")
 }

@@ -1,6 +1,6 @@
 //! Tests of the parts that know nothing about the protocol: clock, queue, disk, network, table of regions.
 
-use crate::disk::{CrashKind, Damaged, Disk};
+use crate::disk::{CrashKind, Damaged, Disk, Record};
 use crate::network::{Latency, LinkFaults, Network};
 use crate::queue::{Queue, SkewedClock};
 use crate::regions::RegionMatrix;
@@ -43,12 +43,19 @@ fn a_crash_never_touches_what_was_synced() {
             CrashKind::PowerTearing,
         ]);
         let mut disk = Disk::new();
-        let before: Vec<Vec<u8>> = (0..20u8)
-            .map(|n| vec![round ^ n; usize::from(n) * 37])
+        let before: Vec<Record> = (0..20u8)
+            .map(|n| Record {
+                kind: n,
+                body: vec![round ^ n; usize::from(n) * 37].into(),
+            })
             .collect();
-        before[..10].iter().for_each(|record| disk.append(record));
+        let write = |disk: &mut Disk, records: &[Record]| {
+            let records = records.iter().cloned();
+            records.for_each(|record| disk.append(record.kind, record.body));
+        };
+        write(&mut disk, &before[..10]);
         disk.synced_to(disk.written());
-        before[10..].iter().for_each(|record| disk.append(record));
+        write(&mut disk, &before[10..]);
         disk.crash(kind, &mut rng);
         let after = disk.recover().expect("nothing synced is damaged");
         assert!(after.len() >= 10, "{kind:?} lost synced records");
@@ -61,8 +68,8 @@ fn a_crash_never_touches_what_was_synced() {
             kind != CrashKind::PowerLosingAll || after.len() == 10,
             "unsynced writes are gone"
         );
-        disk.append(b"goes on");
-        assert_eq!(disk.iter().last(), Some(&b"goes on"[..]));
+        disk.append(0, "goes on".into());
+        assert_eq!(disk.iter().last().expect("a record").body, "goes on");
     }
 }
 
@@ -70,9 +77,9 @@ fn a_crash_never_touches_what_was_synced() {
 fn a_bit_that_flips_in_what_was_synced_is_found() {
     for permille in [0, 500, 999] {
         let mut disk = Disk::new();
-        (1..20u8).for_each(|n| disk.append(&[n; 30]));
+        (1..20u8).for_each(|n| disk.append(0, vec![n; 30].into()));
         disk.synced_to(disk.written());
-        disk.append(b"not synced");
+        disk.append(0, "not synced".into());
         disk.rot(permille);
         assert_eq!(disk.recover(), Err(Damaged), "{permille}");
         assert_eq!(disk.recover(), Err(Damaged), "it does not heal");

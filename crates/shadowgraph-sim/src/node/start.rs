@@ -1,12 +1,11 @@
 //! How a node starts: from the logs on its disk, or from a peer's snapshot.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use shadowgraph::{Config, Epoch, EpochEnd, Output, Recovery};
 
-use super::{Effect, Identity, Node, RECORD_END, Records};
-use crate::by_digest::DigestSet;
+use super::shelves::Shelves;
+use super::{Effect, Identity, Node, Records, append_end};
 use crate::disk::Disk;
 use crate::toy_ledger::{Executed, ToyLedger};
 
@@ -19,11 +18,10 @@ impl Node {
         let Ok(records) = self.disk.recover() else {
             return vec![Effect::Refused];
         };
-        let records = Records::read(records.iter().map(Vec::as_slice));
+        let records = Records::read(records.iter());
         let first = self.first_epoch(&records);
         let Records { events, ends } = records;
-        self.index = BTreeMap::new();
-        self.held = DigestSet::default();
+        self.shelves = Shelves::default();
         self.ends = ends;
         self.first = first;
         let before = self.ends.iter().find(|end| end.next.epoch() == first);
@@ -45,7 +43,7 @@ impl Node {
         loop {
             let epoch = recovery.committee().epoch();
             while let Some(event) = events.next_if(|event| event.epoch() == epoch) {
-                self.remember(&event);
+                self.shelves.put(&event);
                 recovery.replay(event);
                 self.recover_outputs(&mut recovery, &mut effects);
             }
@@ -128,9 +126,7 @@ impl Node {
         assert!(!self.is_up(), "a disk is replaced while the node is down");
         self.disk = Disk::new();
         for end in ends {
-            let mut record = vec![RECORD_END];
-            record.extend(borsh::to_vec(end).expect("an end encodes"));
-            self.disk.append(&record);
+            append_end(&mut self.disk, end);
         }
         self.disk.synced_to(self.disk.written());
         self.ends = ends.to_vec();

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use shadowgraph::{
-    Commit, Digest, Epoch, EpochEnd, EquivocationProof, Input, Message, Peer, PeerFault, Recipient,
-    VerifiedEvent,
+    Commit, Digest, Epoch, EpochEnd, EquivocationProof, EventRef, Input, MemberIndex, Message,
+    Peer, PeerFault, Recipient, Round, VerifiedEvent,
 };
 
 use super::{EXECUTION_US, Happening, Slot, World};
@@ -417,7 +417,14 @@ impl World {
         let Slot::Honest(driver) = &self.slots[node] else {
             return Ok(());
         };
-        let held = |vertex: &Vertex| driver.holds(&Digest(vertex.id));
+        let held = |vertex: &Vertex| {
+            let reference = EventRef {
+                round: Round(vertex.round),
+                creator: MemberIndex(vertex.creator),
+                digest: Digest(vertex.id),
+            };
+            driver.holds(commit.epoch, &reference)
+        };
         let Some(graph) = self.graphs.get(&commit.epoch) else {
             return Err((
                 "decision",

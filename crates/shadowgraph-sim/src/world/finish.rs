@@ -8,6 +8,7 @@ use super::{Slot, World};
 use crate::checkers::ledger::{Finding, Reported, ensure};
 use crate::checkers::naive::NaiveGraph;
 use crate::checkers::replay;
+use crate::node::LogReader;
 use crate::report::Report;
 use crate::rng::SimRng;
 
@@ -84,9 +85,11 @@ impl World {
 
     /// The last checks, and the report.
     pub(super) fn finish(mut self) -> Report {
-        let logs: Vec<Vec<VerifiedEvent>> = self.slots.iter().map(Slot::log).collect();
+        let mut reader = LogReader::default();
+        let logs = self.slots.iter().map(|slot| slot.log(&mut reader));
+        let logs: Vec<Vec<VerifiedEvent>> = logs.collect();
         let mut union: BTreeMap<(Epoch, EventRef), VerifiedEvent> = BTreeMap::new();
-        for event in logs.iter().flatten() {
+        for event in reader.events() {
             union.insert((event.epoch(), *event.reference()), event.clone());
         }
         if self.report.violations.is_empty() {
@@ -180,9 +183,9 @@ impl World {
 }
 
 impl Slot {
-    fn log(&self) -> Vec<VerifiedEvent> {
+    fn log(&self, reader: &mut LogReader) -> Vec<VerifiedEvent> {
         match self {
-            Self::Honest(driver) => driver.log(),
+            Self::Honest(driver) => driver.log(reader),
             Self::Puppet(_) => Vec::new(),
         }
     }
