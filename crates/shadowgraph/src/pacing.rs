@@ -1,5 +1,5 @@
-//! How long the leaders of a round are waited for: half as long as the quorum took, longer while nothing commits.
-//! docs/protocol.md 4.4 and 4.5.
+//! How long the leaders of a round are waited for: half as long as the quorum took, longer while nothing commits. And when those
+//! who are not heard may be asleep. docs/protocol.md 4.4, 4.5 and 4.7.
 
 use crate::ids::Round;
 
@@ -44,6 +44,12 @@ impl Pacing {
         (base << self.doublings).min(WAIT_MAX_MS)
     }
 
+    /// How long the events of a round are waited for before the others might be asleep, in milliseconds: as long as quorums
+    /// take, and once more what leaders get.
+    pub(crate) fn patience_ms(&self) -> u64 {
+        self.quorum_ms_x8.map_or(0, |x8| x8 / 8) + self.wait_ms()
+    }
+
     /// A round had its quorum so long after our event of it.
     pub(crate) fn measured(&mut self, quorum_ms: u64) {
         let quorum_ms = quorum_ms.min(WAIT_MAX_MS);
@@ -81,7 +87,7 @@ mod tests {
         for _ in 0..50 {
             pacing.measured(40);
         }
-        assert_eq!(pacing.wait_ms(), 25);
+        assert_eq!((pacing.wait_ms(), pacing.patience_ms()), (25, 65));
         pacing.advanced(Round(9), Round(0));
         pacing.advanced(Round(10), Round(0));
         assert_eq!(pacing.wait_ms(), 50);

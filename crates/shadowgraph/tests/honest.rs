@@ -168,6 +168,27 @@ fn commits_take_three_delays() {
     }
 }
 
+/// docs/protocol.md 4.7: with long ways between them nobody takes the others for asleep, round after round: every hint
+/// would bring an event once more.
+#[test]
+fn distant_members_are_not_taken_for_asleep() {
+    for delay_ms in [(100, 100), (150, 150), (250, 300)] {
+        let mut cluster = Cluster::new(&[1; 4], 3, Parameters::default());
+        cluster.delay_ms = delay_ms;
+        let busy = |cluster: &mut Cluster| {
+            for number in 0..40 {
+                cluster.submit(number % 4, &format!("{} {number}", cluster.now_ms));
+                cluster.run_for(100);
+            }
+        };
+        busy(&mut cluster);
+        let before = cluster.hints;
+        busy(&mut cluster);
+        let hints = cluster.hints - before;
+        assert!(hints <= 10, "{delay_ms:?}: {hints} hints");
+    }
+}
+
 /// docs/protocol.md 4.9: as many rounds as spacing each would make, and half a wave and three delays from submission to commit.
 #[test]
 fn a_paced_committee_waits_once_in_three_rounds() {

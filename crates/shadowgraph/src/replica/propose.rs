@@ -456,7 +456,7 @@ impl EpochReplica {
         }
         let patience_ms = self
             .pacing
-            .wait_ms()
+            .patience_ms()
             .max(self.parameters().pull_retry_ms / 2);
         let proposer = &mut self.proposer;
         if proposer.hint_wait_ms == 0 {

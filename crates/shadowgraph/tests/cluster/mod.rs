@@ -74,6 +74,8 @@ pub struct Cluster {
     pub pruned: BTreeSet<usize>,
     /// Own events pushed, per member.
     pub pushed: Vec<usize>,
+    /// Wake hints sent, by all.
+    pub hints: usize,
     queue: BTreeMap<(u64, u64), (usize, usize, Bytes)>,
     sequence: u64,
 }
@@ -126,6 +128,7 @@ impl Cluster {
             executed_below: 0,
             pruned: BTreeSet::new(),
             pushed: vec![0; weights.len()],
+            hints: 0,
             queue: BTreeMap::new(),
             sequence: 0,
         }
@@ -306,6 +309,7 @@ impl Cluster {
                     to: Recipient::One(peer),
                     message,
                 } => {
+                    self.hints += usize::from(matches!(message, Message::Wake(_)));
                     self.post(seat, self.node_of(seat, peer), &message);
                 }
                 Output::ReadStore { to, request } => {
