@@ -127,7 +127,10 @@ impl Committee {
     /// The votes of a seat; 0 where there is no such seat.
     #[must_use]
     pub fn weight(&self, seat: MemberIndex) -> u64 {
-        self.member(seat).map_or(0, |member| member.weight)
+        match self.0.uniform {
+            Some(weight) if seat.index() < self.len() => weight,
+            _ => self.member(seat).map_or(0, |member| member.weight),
+        }
     }
 
     /// W: the votes of all seats.

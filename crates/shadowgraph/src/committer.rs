@@ -252,7 +252,7 @@ fn history(graph: &Graph, anchor: Handle, base: Round) -> Vec<IndexSet> {
                 position,
             };
             let node = graph.node(handle).expect("above the floor");
-            for parent in node.parents.iter().filter(|parent| parent.round >= base) {
+            for parent in node.parents().filter(|parent| parent.round >= base) {
                 below[(parent.round.0 - base.0) as usize].insert(parent.position);
             }
         }

@@ -24,19 +24,33 @@ pub(crate) struct Node {
     digest: Digest,
     pub(crate) creator: MemberIndex,
     next_twin: u16,
-    /// The parents above the floor at the time of insertion.
-    pub(crate) parents: Vec<Handle>,
     /// The positions of the parents of the round before.
     pub(crate) previous: IndexSet,
+    /// The parents of lower rounds. Of all parents only those above the floor at the time of insertion are kept.
+    older: Vec<Handle>,
     /// Whether a commit has output it, or dropped it as a twin.
     pub(crate) ordered: bool,
+}
+
+impl Node {
+    /// The parents above the floor at the time of insertion, in no order that means anything.
+    pub(crate) fn parents(&self) -> impl Iterator<Item = Handle> + '_ {
+        let round = self.event.round().back(1);
+        let previous = self.previous.iter();
+        let previous = previous.map(move |position| Handle { round, position });
+        previous.chain(self.older.iter().copied())
+    }
 }
 
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) nodes: Vec<Node>,
-    /// Per seat, the position of its first event.
+    /// Per position, who made the event: a large committee's tallies need no more of the nodes.
+    pub(crate) creator_at: Vec<MemberIndex>,
+    /// Per seat, the position of its first event, and that event's digest: an event names its parents in order of seat, so that
+    /// finding them all walks through these.
     first: Vec<u16>,
+    first_digest: Vec<Digest>,
     /// Who has an event here.
     pub(crate) creators: MemberSet,
     /// Whose event here was output.
@@ -152,9 +166,18 @@ impl Graph {
     }
 
     pub(crate) fn find(&self, reference: &EventRef) -> Option<Handle> {
-        let layer = self.layer(reference.round)?;
-        self.slot(reference.round, reference.creator)
-            .find(|handle| layer.nodes[usize::from(handle.position)].digest == reference.digest)
+        let (round, seat) = (reference.round, reference.creator);
+        let layer = self.layer(round)?;
+        let position = layer.first[seat.index()];
+        if position == NONE {
+            return None;
+        }
+        if layer.first_digest[seat.index()] == reference.digest {
+            return Some(Handle { round, position });
+        }
+        let is_it =
+            |twin: &Handle| layer.nodes[usize::from(twin.position)].digest == reference.digest;
+        self.slot(round, seat).skip(1).find(is_it)
     }
 
     /// The parents above the floor that are not here. Empty means the event can be inserted.
@@ -174,20 +197,24 @@ impl Graph {
         let reference = *event.reference();
         let round = reference.round;
         assert!(round > self.floor, "inserted events are above the floor");
-        let above = event
-            .parents()
-            .iter()
-            .filter(|parent| parent.round > self.floor);
-        let find = |parent: &EventRef| self.find(parent).expect("inserted events are complete");
-        let parents: Vec<Handle> = above.map(find).collect();
-        let mut previous = IndexSet::default();
-        for parent in parents.iter().filter(|parent| parent.round.next() == round) {
-            previous.insert(parent.position);
+        let (mut previous, mut older) = (IndexSet::default(), Vec::new());
+        for parent in event.parents() {
+            if parent.round <= self.floor {
+                continue;
+            }
+            let handle = self.find(parent).expect("inserted events are complete");
+            if parent.round.next() == round {
+                previous.insert(handle.position);
+            } else {
+                older.push(handle);
+            }
         }
         while self.top() < round {
             self.layers.push_back(Layer {
                 nodes: Vec::new(),
+                creator_at: Vec::new(),
                 first: vec![NONE; self.committee.len()],
+                first_digest: vec![Digest::default(); self.committee.len()],
                 creators: MemberSet::default(),
                 output: MemberSet::default(),
             });
@@ -204,15 +231,17 @@ impl Graph {
             Some(twin) => layer.nodes[usize::from(twin.position)].next_twin = position,
             None => {
                 layer.first[reference.creator.index()] = position;
+                layer.first_digest[reference.creator.index()] = reference.digest;
                 layer.creators.insert(&committee, reference.creator);
             }
         }
+        layer.creator_at.push(reference.creator);
         layer.nodes.push(Node {
             digest: reference.digest,
             creator: reference.creator,
             next_twin: NONE,
-            parents,
             previous,
+            older,
             ordered: false,
             event,
         });

@@ -49,6 +49,14 @@ impl IndexSet {
         inline.chain(spill).map(|(a, b)| (a & b).count_ones()).sum()
     }
 
+    /// Whether all positions are in the other set, too.
+    pub(crate) fn is_within(&self, other: &Self) -> bool {
+        let inline = self.inline.iter().zip(&other.inline);
+        let beyond = inline.fold(0, |beyond, (a, b)| beyond | (a & !b));
+        let spilled = (4..).zip(&self.spill);
+        beyond == 0 && spilled.into_iter().all(|(at, a)| a & !other.word(at) == 0)
+    }
+
     /// The positions in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
         bits(self.words())
@@ -92,5 +100,13 @@ mod tests {
         assert_eq!(a.minus(&b).collect::<Vec<_>>(), [0, 255, 700]);
         assert_eq!(b.minus(&a).collect::<Vec<_>>(), [257]);
         assert!(a.contains(700) && !a.contains(699) && !b.contains(700));
+        assert!(a.is_within(&a) && !a.is_within(&b) && !b.is_within(&a));
+        let mut c = a.clone();
+        c.insert(701);
+        assert!(a.is_within(&c) && !c.is_within(&a));
+        let mut d = a.clone();
+        d.insert(3);
+        assert!(a.is_within(&d) && !d.is_within(&a));
+        assert!(IndexSet::default().is_within(&a));
     }
 }

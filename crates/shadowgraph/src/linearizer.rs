@@ -101,10 +101,10 @@ impl Linearizer {
         while let Some(handle) = open.pop() {
             let node = graph.node(handle).expect("above the floor");
             history.push((node.event.clone(), handle));
-            let unseen = |parent: &&Handle| {
-                parent.round > floor && graph.node(**parent).is_some_and(|n| !n.ordered)
+            let unseen = |parent: &Handle| {
+                parent.round > floor && graph.node(*parent).is_some_and(|n| !n.ordered)
             };
-            let parents: Vec<Handle> = node.parents.iter().filter(unseen).copied().collect();
+            let parents: Vec<Handle> = node.parents().filter(unseen).collect();
             for parent in parents {
                 graph.mark_ordered(parent);
                 open.push(parent);
@@ -128,11 +128,10 @@ impl Linearizer {
     fn median_ms(&self, graph: &Graph, leader: Handle) -> u64 {
         let node = graph.node(leader).expect("leaders are above the floor");
         let cited = node
-            .parents
-            .iter()
+            .parents()
             .filter(|parent| parent.round.next() == leader.round);
         let mut times: Vec<(u64, u64)> = cited
-            .filter_map(|parent| graph.node(*parent))
+            .filter_map(|parent| graph.node(parent))
             .map(|parent| {
                 (
                     parent.event.timestamp_ms(),

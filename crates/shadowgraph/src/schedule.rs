@@ -14,17 +14,58 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
+/// A list of leaders, and what follows from its length.
+#[derive(Clone, Debug)]
+struct Leaders {
+    seats: Vec<MemberIndex>,
+    /// Slots a round, and by how many seats the next round's begin further on.
+    slots: u16,
+    stride: u64,
+    /// How many leaders the anchors of a slot meet in steps of three rounds, at rank 0.
+    met: u64,
+}
+
+impl Leaders {
+    fn new(seats: Vec<MemberIndex>, slots_max: u16) -> Self {
+        let count = u16::try_from(seats.len()).expect("at most 200");
+        let slots = slots_max.min(count);
+        // With fewer slots than leaders the slots walk on through all; with all, the order turns by one.
+        let stride = u64::from(if slots < count { slots } else { 1 });
+        let met = u64::from(count) / gcd(ANCHOR_ROUNDS * stride, u64::from(count));
+        Self {
+            seats,
+            slots,
+            stride,
+            met,
+        }
+    }
+
+    /// docs/protocol.md 4.2
+    fn leader(&self, round: Round, rank: u16) -> MemberIndex {
+        let count = self.seats.len() as u64;
+        // A slot that is left open waits for the first one three rounds above it. If those met the same few leaders again and
+        // again, these few could keep one another's slots open for ever: where they would, the order turns once more.
+        let turns = if self.met < count {
+            round.0 / (ANCHOR_ROUNDS * self.met)
+        } else {
+            0
+        };
+        let start = (round.0 % count) * self.stride + turns % count;
+        self.seats[((start + u64::from(rank)) % count) as usize]
+    }
+}
+
 /// The leaders of all rounds, as far as the commits so far tell.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     committee: Committee,
-    slots: u16,
+    slots_max: u16,
     interval_rounds: u64,
     /// Holds from this round on.
     from: Round,
-    current: Vec<MemberIndex>,
+    current: Leaders,
     /// Holds below `from`.
-    previous: Vec<MemberIndex>,
+    previous: Leaders,
     /// Per seat, the weight of the events of the window that cite its event of the round before.
     support: Vec<u64>,
     /// The weight of all events of the window.
@@ -33,9 +74,11 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     pub(crate) fn new(committee: Committee, leaders_per_round: u16, interval_rounds: u64) -> Self {
-        let everyone: Vec<_> = committee.members().map(|(seat, _)| seat).collect();
+        let slots_max = leaders_per_round.max(1);
+        let everyone = committee.members().map(|(seat, _)| seat).collect();
+        let everyone = Leaders::new(everyone, slots_max);
         Self {
-            slots: leaders_per_round.max(1),
+            slots_max,
             interval_rounds,
             from: Round(1),
             previous: everyone.clone(),
@@ -46,7 +89,7 @@ impl Schedule {
         }
     }
 
-    fn leaders(&self, round: Round) -> &[MemberIndex] {
+    fn leaders(&self, round: Round) -> &Leaders {
         if round >= self.from {
             &self.current
         } else {
@@ -56,37 +99,23 @@ impl Schedule {
 
     /// How many seats may lead now.
     pub(crate) fn leader_count(&self) -> usize {
-        self.current.len()
+        self.current.seats.len()
     }
 
     /// How many slots a round has.
     pub(crate) fn slots(&self, round: Round) -> u16 {
-        let leaders = u16::try_from(self.leaders(round).len()).expect("at most 200");
-        self.slots.min(leaders)
+        self.leaders(round).slots
     }
 
     /// Who leads a slot. docs/protocol.md 4.2
     pub(crate) fn leader(&self, round: Round, rank: u16) -> MemberIndex {
-        let leaders = self.leaders(round);
-        let count = leaders.len() as u64;
-        let slots = u64::from(self.slots(round));
-        // With fewer slots than leaders the slots walk on through all; with all, the order turns by one.
-        let stride = if slots < count { slots } else { 1 };
-        // A slot that is left open waits for the first one three rounds above it. If those met the same few leaders again and
-        // again, these few could keep one another's slots open for ever: where they would, the order turns once more.
-        let met = count / gcd(ANCHOR_ROUNDS * stride, count);
-        let turns = if met < count {
-            round.0 / (ANCHOR_ROUNDS * met)
-        } else {
-            0
-        };
-        let start = (round.0 % count) * stride + turns % count;
-        leaders[((start + u64::from(rank)) % count) as usize]
+        self.leaders(round).leader(round, rank)
     }
 
     /// The leaders of a round in order of rank.
     pub(crate) fn round(&self, round: Round) -> impl Iterator<Item = MemberIndex> + '_ {
-        (0..self.slots(round)).map(move |rank| self.leader(round, rank))
+        let leaders = self.leaders(round);
+        (0..leaders.slots).map(move |rank| leaders.leader(round, rank))
     }
 
     /// Takes a commit's events into account, and changes the leaders of the rounds above `leader_round` if it is time.
@@ -136,7 +165,8 @@ impl Schedule {
                 chosen.insert(&self.committee, seat);
             }
         }
-        self.previous = std::mem::replace(&mut self.current, chosen.iter().collect());
+        let chosen = Leaders::new(chosen.iter().collect(), self.slots_max);
+        self.previous = std::mem::replace(&mut self.current, chosen);
         self.from = from;
         // Older commits count for half of the newer ones, and again.
         self.support.iter_mut().for_each(|support| *support /= 2);

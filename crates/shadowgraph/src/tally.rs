@@ -9,11 +9,9 @@ use crate::graph::{Graph, Handle};
 use crate::ids::{MemberIndex, Round};
 use crate::index_set::IndexSet;
 
-/// The votes about one event.
+/// The certificates of one event.
 #[derive(Debug, Default)]
 pub(crate) struct Votes {
-    /// Positions in round r + 1 of the events that cite it. docs/protocol.md 3.2
-    supporters: IndexSet,
     /// Positions in round r + 2 of its certificates. docs/protocol.md 3.3
     pub(crate) certificates: IndexSet,
     /// The creators of those certificates, each once.
@@ -22,6 +20,9 @@ pub(crate) struct Votes {
 
 #[derive(Debug, Default)]
 struct RoundVotes {
+    /// Per event, the positions in round r + 1 of the events that cite it. docs/protocol.md 3.2. Apart from the certificates: every
+    /// event of round r + 2 is held against all of these.
+    supporters: Vec<IndexSet>,
     events: Vec<Votes>,
     /// Per slot, the creators with an event of round r + 1 that cites no event of the slot. docs/protocol.md 3.5
     blame: Vec<MemberSet>,
@@ -59,6 +60,7 @@ impl Tally {
         if self.rounds.len() <= position {
             let members = self.committee.len();
             let empty = || RoundVotes {
+                supporters: Vec::new(),
                 events: Vec::new(),
                 blame: vec![MemberSet::default(); members],
             };
@@ -102,6 +104,7 @@ impl Tally {
     pub(crate) fn observe(&mut self, graph: &Graph, handle: Handle) {
         let node = graph.node(handle).expect("just inserted");
         let votes = self.round_mut(handle.round).expect("above the floor");
+        votes.supporters.push(IndexSet::default());
         votes.events.push(Votes::default());
         debug_assert_eq!(votes.events.len(), usize::from(handle.position) + 1);
         if handle.round.0 > self.floor.0 + 1 {
@@ -122,21 +125,14 @@ impl Tally {
         let (committee, quorum) = (self.committee.clone(), self.committee.quorum_weight());
         let round = voter.round.back(1);
         let votes = self.round_mut(round).expect("above the floor");
-        let mut supported = MemberSet::default();
+        let (mut supported, mut decided) = (IndexSet::default(), false);
         if let Some(layer) = graph.layer(round) {
             for position in cited.iter() {
-                votes.events[usize::from(position)]
-                    .supporters
-                    .insert(voter.position);
-                supported.insert(&committee, layer.nodes[usize::from(position)].creator);
+                votes.supporters[usize::from(position)].insert(voter.position);
+                supported.insert(layer.creator_at[usize::from(position)].0);
             }
         }
-        let mut decided = false;
-        for (seat, blame) in committee
-            .members()
-            .map(|(seat, _)| seat)
-            .zip(&mut votes.blame)
-        {
+        for (blame, seat) in votes.blame.iter_mut().zip(0..) {
             if !supported.contains(seat) {
                 let before = blame.weight();
                 blame.insert(&committee, creator);
@@ -160,13 +156,13 @@ impl Tally {
         let voters = graph.layer(voter.round.back(1));
         let weigh = Weigher::new(&committee, cited, |position| {
             voters.map_or(MemberIndex(0), |layer| {
-                layer.nodes[usize::from(position)].creator
+                layer.creator_at[usize::from(position)]
             })
         });
         let votes = self.round_mut(round).expect("above the floor");
         let mut decided = false;
-        for votes in &mut votes.events {
-            if weigh.common(&votes.supporters) < quorum {
+        for (votes, supporters) in votes.events.iter_mut().zip(&votes.supporters) {
+            if weigh.common(supporters) < quorum {
                 continue;
             }
             votes.certificates.insert(voter.position);
@@ -213,8 +209,11 @@ impl<'a, F: Fn(u16) -> MemberIndex> Weigher<'a, F> {
         }
     }
 
-    /// With equal weights a count of bits; else the whole less what is lacking, which is rarely much.
+    /// The whole less what is lacking, which is rarely much; with equal weights a count of bits.
     fn common(&self, other: &IndexSet) -> u64 {
+        if self.cited.is_within(other) {
+            return self.whole;
+        }
         if let Some(weight) = self.committee.uniform_weight() {
             return u64::from(self.cited.overlap(other)) * weight;
         }

@@ -454,10 +454,10 @@ impl EpochReplica {
         if !self.is_awake() || next == Round(1) {
             return;
         }
-        let patience_ms = self
-            .pacing
-            .patience_ms()
-            .max(self.parameters().pull_retry_ms / 2);
+        // Never longer than a heartbeat: a time without a quorum makes quorums seem slow.
+        let heartbeat_ms = self.parameters().heartbeat_ms.max(1);
+        let patience_ms = self.pacing.patience_ms().min(heartbeat_ms);
+        let patience_ms = patience_ms.max(self.parameters().pull_retry_ms / 2);
         let proposer = &mut self.proposer;
         if proposer.hint_wait_ms == 0 {
             proposer.hint_wait_ms = patience_ms;
@@ -473,8 +473,7 @@ impl EpochReplica {
             return;
         }
         proposer.hint_at_ms = now_ms + proposer.hint_wait_ms;
-        proposer.hint_wait_ms =
-            (proposer.hint_wait_ms * 2).min(self.config.parameters.heartbeat_ms.max(1));
+        proposer.hint_wait_ms = (proposer.hint_wait_ms * 2).min(heartbeat_ms);
         let at_ms = proposer.hint_at_ms;
         proposer.due(at_ms);
         let round = next.back(1);

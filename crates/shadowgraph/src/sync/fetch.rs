@@ -1,7 +1,7 @@
 //! What peers say they hold, and fetching what lies between them and us, one bounded request at a time.
 //! docs/protocol.md 7.6 to 7.8.
 
-use crate::committee::{Committee, MemberSet, seat_of};
+use crate::committee::{Committee, seat_of};
 use crate::event::VerifiedEvent;
 use crate::ids::{MemberIndex, Round};
 use crate::message::{After, Peer};
@@ -52,6 +52,8 @@ pub(crate) struct Fetch {
     session: Option<Session>,
     /// Where the search for the next peer begins, so that all get their turn.
     turn: usize,
+    /// Before this no claim is old enough, as far as was heard when all were last looked at.
+    ripe_at_ms: u64,
     behind: bool,
     progress_ms: u64,
 }
@@ -67,6 +69,7 @@ impl Fetch {
             paused_until_ms: vec![0; members],
             session: None,
             turn: 0,
+            ripe_at_ms: 0,
             behind: false,
             progress_ms: now_ms,
         }
@@ -83,6 +86,7 @@ impl Fetch {
         let top = highest.iter().max().copied().unwrap_or_default();
         let reach = &mut self.reach[peer.index()];
         *reach = top.max(*reach);
+        self.ripe_at_ms = 0;
         self.claims[peer.index()] = Some(Claim {
             highest,
             noted_ms: now_ms,
@@ -91,35 +95,34 @@ impl Fetch {
 
     /// A member has left the epoch that we are still in: it held whatever we lack. It is asked at once, until it has no more.
     pub(crate) fn is_past_end(&mut self, now_ms: u64, peer: MemberIndex) {
+        self.ripe_at_ms = 0;
         self.claims[peer.index()] = Some(Claim {
             highest: vec![Round(u64::MAX); self.committee.len()],
             noted_ms: now_ms.saturating_sub(self.retry_ms),
         });
     }
 
-    /// The highest round that an honest member is sure to have reached: f + 1 claim it.
-    fn head(&self) -> Round {
-        let mut seats: Vec<usize> = (0..self.reach.len()).collect();
-        seats.sort_by_key(|seat| std::cmp::Reverse(self.reach[*seat]));
-        let mut claiming = MemberSet::default();
-        for seat in seats {
-            claiming.insert(&self.committee, seat_of(seat));
-            if claiming.weight() >= self.committee.validity_weight() {
-                return self.reach[seat];
-            }
-        }
-        Round(0)
+    /// Whether an honest member is sure to be beyond a round: f + 1 claim to be.
+    fn some_are_beyond(&self, round: Round) -> bool {
+        let ahead = self
+            .reach
+            .iter()
+            .zip(0..)
+            .filter(|(reach, _)| **reach > round);
+        let weight: u64 = ahead
+            .map(|(_, seat)| self.committee.weight(MemberIndex(seat)))
+            .sum();
+        weight >= self.committee.validity_weight()
     }
 
     /// Weighs how far we are behind; `complete` is the highest round of which we hold a quorum.
     pub(crate) fn look_up(&mut self, now_ms: u64, complete: Round) {
-        let head = self.head();
         let limit = if self.behind {
             CAUGHT_UP_ROUNDS
         } else {
             BEHIND_ROUNDS
         };
-        let behind = head > complete.ahead(limit);
+        let behind = self.some_are_beyond(complete.ahead(limit));
         if behind && !self.behind {
             self.progress_ms = now_ms;
         }
@@ -141,6 +144,9 @@ impl Fetch {
     pub(crate) fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
         if let Some(session) = &self.session {
             return Some(session.expires_ms);
+        }
+        if !self.behind && now_ms < self.ripe_at_ms {
+            return (self.ripe_at_ms != u64::MAX).then_some(self.ripe_at_ms);
         }
         let mut due_ms: Option<u64> = None;
         let mut sooner = |at_ms: u64| {
@@ -230,6 +236,9 @@ impl Fetch {
             }
             self.pause(now_ms, session.seat);
         }
+        if !self.behind && now_ms < self.ripe_at_ms {
+            return None;
+        }
         let members = self.committee.len();
         for step in 0..members {
             let seat = seat_of((self.turn + step) % members);
@@ -244,6 +253,12 @@ impl Fetch {
             }
             self.claims[seat.index()] = None;
         }
+        let claims = self.claims.iter().zip(&self.paused_until_ms);
+        let ripe = claims.filter_map(|(claim, paused_until_ms)| {
+            let ripe_ms = claim.as_ref()?.noted_ms + self.retry_ms;
+            Some(ripe_ms.max(*paused_until_ms))
+        });
+        self.ripe_at_ms = ripe.min().unwrap_or(u64::MAX);
         None
     }
 
