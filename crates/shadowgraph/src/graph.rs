@@ -165,6 +165,7 @@ impl Graph {
         layer.nodes.get(usize::from(layer.first[seat.index()]))
     }
 
+    #[inline]
     pub(crate) fn find(&self, reference: &EventRef) -> Option<Handle> {
         let (round, seat) = (reference.round, reference.creator);
         let layer = self.layer(round)?;

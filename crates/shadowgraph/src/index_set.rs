@@ -8,6 +8,7 @@ pub(crate) struct IndexSet {
 }
 
 impl IndexSet {
+    #[inline]
     pub(crate) fn insert(&mut self, index: u16) {
         let (word, bit) = (usize::from(index) / 64, 1 << (index % 64));
         if word < 4 {

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::by_digest::{DigestMap, DigestSet};
+use crate::by_digest::DigestMap;
 
 /// Digest of an event.
 pub type Id = [u8; 32];
@@ -139,17 +139,31 @@ impl NaiveGraph {
             .sum()
     }
 
-    /// Whether `voter` (an event of the round after) has `leader` as a direct parent.
-    fn supports(&self, voter: &Vertex, leader: &Id) -> bool {
-        voter.parents.iter().any(|(_, _, id)| id == leader)
+    /// Whether members, some perhaps named more than once, have quorum weight.
+    fn is_quorum(&self, members: impl Iterator<Item = u16>) -> bool {
+        let mut counted = vec![false; self.weights.len()];
+        members.for_each(|member| counted[usize::from(member)] = true);
+        let counted = self.weights.iter().zip(counted);
+        let weight: u64 = counted
+            .filter(|(_, is)| *is)
+            .map(|(weight, _)| weight)
+            .sum();
+        weight >= self.quorum()
     }
 
-    /// The events of the round after that support `leader`.
-    pub fn supporters(&self, leader: &Vertex) -> DigestSet<Id> {
+    /// Whether `voter` (an event of the round after) has `leader` as a direct parent.
+    fn supports(&self, voter: &Vertex, leader: &Vertex) -> bool {
+        let of_leader = |creator: &u16| *creator == leader.creator;
+        let mut parents = voter.parents.iter();
+        parents.any(|(_, creator, id)| of_leader(creator) && *id == leader.id)
+    }
+
+    /// The events of the round after that support `leader`, with their creators.
+    pub fn supporters(&self, leader: &Vertex) -> DigestMap<Id, u16> {
         let voters = self.round(leader.round + 1);
         voters
-            .filter(|voter| self.supports(voter, &leader.id))
-            .map(|voter| voter.id)
+            .filter(|voter| self.supports(voter, leader))
+            .map(|voter| (voter.id, voter.creator))
             .collect()
     }
 
@@ -159,15 +173,12 @@ impl NaiveGraph {
         &self,
         event: &Vertex,
         leader: &Vertex,
-        supporters: &DigestSet<Id>,
+        supporters: &DigestMap<Id, u16>,
     ) -> bool {
-        let creators: BTreeSet<u16> = event
-            .parents
-            .iter()
-            .filter(|(round, _, id)| *round == leader.round + 1 && supporters.contains(id))
-            .map(|(_, _, id)| self.vertices[id].creator)
-            .collect();
-        event.round == leader.round + 2 && self.weight(&creators) >= self.quorum()
+        let between = event.parents.iter();
+        let between = between.filter(|(round, _, _)| *round == leader.round + 1);
+        let creators = between.filter_map(|(_, _, id)| supporters.get(id).copied());
+        event.round == leader.round + 2 && self.is_quorum(creators)
     }
 
     /// All events from which `from` descends, itself included, down to `floor` (a round, included).
@@ -200,32 +211,29 @@ impl NaiveGraph {
             .round(round)
             .filter(|event| event.creator == leader)
             .collect();
-        let against: BTreeSet<u16> = self
+        let against = self
             .round(round + 1)
             .filter(|voter| {
                 !candidates
                     .iter()
-                    .any(|candidate| self.supports(voter, &candidate.id))
+                    .any(|candidate| self.supports(voter, candidate))
             })
-            .map(|voter| voter.creator)
-            .collect();
+            .map(|voter| voter.creator);
         let certified: Vec<&&Vertex> = candidates
             .iter()
             .filter(|candidate| {
                 let supporters = self.supporters(candidate);
-                let certifiers: BTreeSet<u16> = self
+                let certificates = self
                     .round(round + 2)
-                    .filter(|event| self.is_certificate(event, candidate, &supporters))
-                    .map(|event| event.creator)
-                    .collect();
-                self.weight(&certifiers) >= self.quorum()
+                    .filter(|event| self.is_certificate(event, candidate, &supporters));
+                self.is_quorum(certificates.map(|event| event.creator))
             })
             .collect();
         assert!(
             certified.len() <= 1,
             "two twins of member {leader} in round {round} are both certified"
         );
-        match (certified.first(), self.weight(&against) >= self.quorum()) {
+        match (certified.first(), self.is_quorum(against)) {
             (Some(_), true) => {
                 panic!("slot of member {leader} in round {round} is both certified and skipped")
             }
