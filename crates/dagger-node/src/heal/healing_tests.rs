@@ -259,6 +259,43 @@ fn a_damaged_body_is_healed_in_its_place() {
 }
 
 #[test]
+fn zeros_in_the_newest_segment_do_not_cut_off_what_stands_behind_them() {
+    let events = graph(&[9; 64], 100);
+    // Three whole records, the segment's header with the first record, and two blocks at once.
+    for blocks in [&[(8, 11)][..], &[(0, 1)], &[(4, 5), (13, 15)]] {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Options {
+            segment_bytes: 1 << 20,
+            ..options()
+        };
+        let (mut log, _) = EventLog::open(dir.path(), CHAIN.0, one).unwrap();
+        for (name, bytes) in &events {
+            log.append(key_of(name), bytes);
+        }
+        log.commit().unwrap();
+        drop(log);
+        let path = &files(dir.path(), "log")[0];
+        let good = fs::read(path).unwrap();
+        let places = places(dir.path(), &events);
+        let mut bad = good.clone();
+        for (first, end) in blocks {
+            let start = if *first == 0 { 0 } else { places[*first].1 };
+            let last = places[end - 1];
+            bad[start..last.1 + last.2].fill(0);
+        }
+        fs::write(path, &bad).unwrap();
+        assert_eq!(read(dir.path()).unwrap_err().code(), "E_STORE_DAMAGED");
+        let own = Some(events[blocks[0].0].0.creator);
+        let refused = heal(dir.path(), &events, own).unwrap_err();
+        assert_eq!(refused.code(), "E_OWN_EVENT_DAMAGED");
+        heal(dir.path(), &events, None).unwrap();
+        let after = read(dir.path()).unwrap();
+        assert_causal(&after);
+        assert_eq!(after.len(), events.len());
+    }
+}
+
+#[test]
 fn a_segment_that_is_gone_comes_back() {
     let events = graph(&[9; 64], 100);
     let dir = tempfile::tempdir().unwrap();

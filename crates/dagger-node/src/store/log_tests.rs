@@ -152,6 +152,24 @@ fn every_flipped_bit_is_found_and_nothing_is_changed() {
 }
 
 #[test]
+fn zeros_in_front_of_a_record_are_damage_and_no_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    fill(dir.path(), 0..4, 1 << 20);
+    let path = last_segment(dir.path());
+    let good = fs::read(&path).unwrap();
+    // The segment's header, records, and parts of them; what stands behind is whole.
+    for range in [0..60, 56..114, 56..200, 150..400] {
+        let mut bad = good.clone();
+        bad[range.clone()].fill(0);
+        fs::write(&path, &bad).unwrap();
+        let opened = EventLog::open(dir.path(), CHAIN, options(1 << 20)).err();
+        let error = opened.unwrap_or_else(|| panic!("zeros at {range:?} not found"));
+        assert_eq!(error.code(), "E_STORE_DAMAGED", "{range:?}");
+        assert_eq!(fs::read(&path).unwrap(), bad);
+    }
+}
+
+#[test]
 fn damage_in_a_closed_segment_is_found_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     fill(dir.path(), 0..100, 2000);

@@ -287,8 +287,8 @@ impl Reading<'_, '_> {
         let left = &self.bytes[at..];
         let zeros_from = |from: usize| left[from..].iter().all(|b| *b == 0);
         match self.header(at) {
-            None | Some(HeaderRead::Zeros) => true,
-            Some(HeaderRead::Bad(_)) => zeros_from(RECORD_HEADER_BYTES),
+            None => true,
+            Some(HeaderRead::Zeros | HeaderRead::Bad(_)) => zeros_from(RECORD_HEADER_BYTES),
             Some(HeaderRead::Good(h)) => {
                 let end = RECORD_HEADER_BYTES + h.body_bytes as usize;
                 left.len() < end || (left[..end].ends_with(&[0; 16]) && zeros_from(end))

@@ -106,24 +106,20 @@ impl SegmentFile {
                 .read_exact(&mut header)
                 .map_err(|e| self.unread(0, e))?;
         }
-        if header.iter().all(|b| *b == 0) {
-            // Created, but the power went before its header was on disk: nothing was ever in it.
-            return Ok(Records {
-                segment: self.clone(),
-                reader,
-                file_bytes,
-                offset: 0,
-                headless: true,
-            });
-        }
-        check_segment_header(&self.path, &header, chain_id, self.number)?;
-        Ok(Records {
+        let mut records = Records {
             segment: self.clone(),
             reader,
             file_bytes,
-            offset: SEGMENT_HEADER_BYTES as u64,
-            headless: false,
-        })
+            offset: 0,
+            headless: header.iter().all(|b| *b == 0),
+        };
+        if records.headless && records.only_zeros_follow()? {
+            // Created, but the power went before its header was on disk: nothing was ever in it.
+            return Ok(records);
+        }
+        check_segment_header(&self.path, &header, chain_id, self.number)?;
+        records.offset = SEGMENT_HEADER_BYTES as u64;
+        Ok(records)
     }
 
     /// The index of a closed segment, from its file or by scanning.
@@ -247,9 +243,16 @@ impl Records {
         self.fill(&mut header)?;
         let header = match decode_record_header(&header) {
             HeaderRead::Good(header) => header,
-            HeaderRead::Zeros => return Ok(Next::Torn(self.offset)),
             // A record has a body that is not all zeros: a header with nothing behind it was never whole.
-            HeaderRead::Bad(_) if self.only_zeros_follow()? => return Ok(Next::Torn(self.offset)),
+            HeaderRead::Zeros | HeaderRead::Bad(_) if self.only_zeros_follow()? => {
+                return Ok(Next::Torn(self.offset));
+            }
+            // Space that was never written is at the end; here something was.
+            HeaderRead::Zeros => {
+                return Err(self
+                    .segment
+                    .damaged(self.offset, "a record is gone: zeros stand in its place"));
+            }
             HeaderRead::Bad(why) => return Err(self.segment.damaged(self.offset, why)),
         };
         if left < RECORD_HEADER_BYTES as u64 + u64::from(header.body_bytes) {
