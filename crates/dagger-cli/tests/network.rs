@@ -34,10 +34,10 @@ fn a_second_node_on_one_data_directory_is_refused() {
 fn a_taken_port_is_named() {
     let root = tempfile::tempdir().unwrap();
     let homes = found(root.path(), &["alpha"]);
-    let taken = TcpListener::bind(("127.0.0.1", homes[0].api_port)).unwrap();
+    let taken = TcpListener::bind(homes[0].address).unwrap();
     assert_eq!(homes[0].start_refused(), "E_PORT_IN_USE");
     drop(taken);
-    let taken = UdpSocket::bind(("127.0.0.1", homes[0].udp_port)).unwrap();
+    let taken = UdpSocket::bind(homes[0].address).unwrap();
     assert_eq!(homes[0].start_refused(), "E_PORT_IN_USE");
     drop(taken);
     let _node = homes[0].start();

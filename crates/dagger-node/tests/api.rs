@@ -2,6 +2,10 @@
 //!
 //! Each bad input has its stable code here, whether the node or the ledger refuses it.
 
+#[path = "support/addresses.rs"]
+mod addresses;
+
+use addresses::free_address;
 use dagger_client::http::{Client, ClientError, Fault, Stage};
 use dagger_client::keys::{self, KeyKind, SecretKey};
 use dagger_client::token::{self, Right, VmScope};
@@ -12,7 +16,6 @@ use dagger_ledger::{
 };
 use dagger_node::config::{Durability, NodeConfig};
 use dagger_node::node::Node;
-use std::net::{TcpListener, UdpSocket};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,15 +77,9 @@ impl World {
         std::fs::write(directory.path().join("genesis.json"), &genesis).unwrap();
         let chain = dagger_ledger::chain_id(genesis.as_bytes());
         let mut config = NodeConfig::new(directory.path());
-        let api = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let api = free_address();
         config.api = Some(api);
-        config.listen = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        config.listen = free_address();
         config.durability = Durability::Os;
         config.machine = false;
         let node = Node::start(config).await.unwrap();

@@ -88,7 +88,7 @@ async fn two_nodes_with_one_key_are_stopped() {
     network.stop(2).await;
     copy_dir(&network.node_dir(2), &network.node_dir(3));
     let mut copy = network.config(3);
-    copy.listen = support::free_addresses(1)[0];
+    copy.listen = support::addresses::free_address();
     copy.save().unwrap();
     network.start(2).await;
     network.execute(2, network.account(0, "two")).await;

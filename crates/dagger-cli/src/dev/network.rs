@@ -18,24 +18,24 @@ use std::time::{Duration, Instant};
 /// Name of the network and of the account that comes with it.
 pub const ACCOUNT: &str = "dev";
 
+/// Where nodes' ports are looked for.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
 /// How long a first transaction may take.
 const EXECUTE_WITHIN: Duration = Duration::from_secs(60);
 
 /// Writes the files of a new network into `root`, which is empty.
 pub fn make(root: &Path, args: &DevUpArgs) -> Done<Layout> {
     let free = free_addresses(usize::from(args.nodes))?;
-    let nodes = NAMES
-        .iter()
-        .zip(free)
-        .map(|(name, (api, listen))| NodePlan {
-            name: (*name).to_owned(),
-            api,
-            listen,
-            durability: args.durability.into(),
-            vcpus: args.vcpus,
-            memory_mib: args.memory,
-            disk_mib: args.disk,
-        });
+    let nodes = NAMES.iter().zip(free).map(|(name, address)| NodePlan {
+        name: (*name).to_owned(),
+        api: address,
+        listen: address,
+        durability: args.durability.into(),
+        vcpus: args.vcpus,
+        memory_mib: args.memory,
+        disk_mib: args.disk,
+    });
     let manifest = Manifest {
         chain_id: String::new(),
         nodes: nodes.collect(),
@@ -109,24 +109,27 @@ fn make_client(layout: &Layout) -> Done {
     config.save(&directory)
 }
 
-/// Free loopback addresses, one for the API (TCP) and one for the node's socket (UDP) each.
-fn free_addresses(count: usize) -> Done<Vec<(SocketAddr, SocketAddr)>> {
-    let failed = |error: std::io::Error| Failure::file("no free port on 127.0.0.1", &error);
-    // All are held until all are chosen, so that none is chosen twice.
-    let mut held = Vec::new();
-    for _ in 0..count {
-        let api = TcpListener::bind("127.0.0.1:0").map_err(failed)?;
-        let listen = UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
-        held.push((api, listen));
+/// Free loopback addresses, each for an API (TCP) and a node's socket (UDP). They are kept for as long as the network exists, with
+/// its nodes up or down, and so are none that the kernel would give to whoever asks for any port (on Linux those from 32,768 on).
+fn free_addresses(count: usize) -> Done<Vec<SocketAddr>> {
+    // Networks that are made at the same time begin their search in different places.
+    let first = std::process::id().wrapping_mul(97) % u32::from(PORTS.end - PORTS.start);
+    let ports = PORTS.cycle().skip(first as usize);
+    let addresses: Vec<_> = ports
+        .take(PORTS.len())
+        .map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        .filter(|at| TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok())
+        .take(count)
+        .collect();
+    match addresses.len() == count {
+        true => Ok(addresses),
+        false => {
+            let (first, last) = (PORTS.start, PORTS.end - 1);
+            Err(Failure::usage(format!(
+                "no {count} free ports from {first} to {last} on 127.0.0.1"
+            )))
+        }
     }
-    held.iter()
-        .map(|(api, listen)| {
-            Ok((
-                api.local_addr().map_err(failed)?,
-                listen.local_addr().map_err(failed)?,
-            ))
-        })
-        .collect()
 }
 
 /// Registers every operator's machine and opens the account, each by its operator's own transaction.

@@ -1,8 +1,12 @@
 //! Networks of real processes for the tests: the `dagger` command as a user has it, each node a child
 //! that ends with the test. What a test expects does not stand here.
 
+#[path = "../../../dagger-node/tests/support/addresses.rs"]
+mod addresses;
+
+use addresses::free_address;
 use serde_json::Value;
-use std::net::{TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -78,44 +82,25 @@ pub fn wait<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A free TCP and a free UDP port of the loopback address.
-pub fn free_ports() -> (u16, u16) {
-    let tcp = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let udp = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    (tcp, udp)
-}
-
 /// A data directory made by `dagger node init`, and where its node listens.
 pub struct Home {
     pub data: PathBuf,
-    pub api_port: u16,
-    pub udp_port: u16,
+    /// Where its API is to listen (TCP), and its node (UDP).
+    pub address: SocketAddr,
 }
 
 impl Home {
     /// Keys and a founder's card; no genesis yet.
     pub fn with_keys(data: PathBuf, name: &str) -> Self {
-        let (api_port, udp_port) = free_ports();
-        let home = Self {
-            data,
-            api_port,
-            udp_port,
-        };
+        let address = free_address();
+        let home = Self { data, address };
         home.init(name, None);
         home
     }
 
     /// `dagger node init`, with the genesis file once there is one.
     pub fn init(&self, name: &str, genesis: Option<&Path>) {
-        let (api, udp) = (self.api(), format!("127.0.0.1:{}", self.udp_port));
+        let (api, udp) = (self.api(), self.address.to_string());
         let api = api.trim_start_matches("http://").to_owned();
         let data = self.data.to_str().unwrap();
         let mut arguments = vec!["node", "init", "--data", data, "--name", name];
@@ -129,7 +114,7 @@ impl Home {
 
     /// The URL of its API.
     pub fn api(&self) -> String {
-        format!("http://127.0.0.1:{}", self.api_port)
+        format!("http://{}", self.address)
     }
 
     /// Starts its node.
@@ -255,7 +240,7 @@ pub fn untouched(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// A copy of a home as a careless backup makes it: the same keys and log, other ports.
 pub fn twin_of(home: &Home, data: PathBuf) -> Home {
-    let (api_port, udp_port) = free_ports();
+    let address = free_address();
     for (file, bytes) in contents(&home.data) {
         let copy = data.join(file.strip_prefix(&home.data).unwrap());
         std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -265,13 +250,7 @@ pub fn twin_of(home: &Home, data: PathBuf) -> Home {
     }
     let config = data.join("node.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    let text = text
-        .replace(&home.api_port.to_string(), &api_port.to_string())
-        .replace(&home.udp_port.to_string(), &udp_port.to_string());
+    let text = text.replace(&home.address.to_string(), &address.to_string());
     std::fs::write(config, text).unwrap();
-    Home {
-        data,
-        api_port,
-        udp_port,
-    }
+    Home { data, address }
 }

@@ -2,13 +2,11 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{
-    fs,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
-    path::PathBuf,
-    time::Duration,
-};
+pub mod addresses;
 
+use std::{fs, net::UdpSocket, path::PathBuf, time::Duration};
+
+use addresses::free_address;
 use dagger_ledger::{
     AccountCreate, Action, Genesis, GenesisOperator, Key as PublicKey, OperatorAdd, Parameters,
     SignedTransaction, Transaction, chain_id,
@@ -30,14 +28,6 @@ pub struct Network {
     pub nodes: Vec<Option<Node>>,
 }
 
-/// Addresses that were free a moment ago.
-pub fn free_addresses(n: usize) -> Vec<SocketAddr> {
-    let sockets: Vec<_> = (0..n)
-        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap())
-        .collect();
-    sockets.iter().map(|s| s.local_addr().unwrap()).collect()
-}
-
 pub fn now_ms() -> u64 {
     u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
 }
@@ -56,7 +46,7 @@ impl Network {
     pub fn new(n: usize, parameters: Parameters) -> Self {
         init_log();
         let dir = tempfile::tempdir().unwrap();
-        let addresses = free_addresses(n);
+        let addresses: Vec<_> = (0..n).map(|_| free_address()).collect();
         let mut operators = Vec::new();
         let mut operator_keys = Vec::new();
         for (i, address) in addresses.iter().enumerate() {
@@ -105,7 +95,7 @@ impl Network {
     /// A data directory for one more operator, who has no seat yet. Returns what the others vote on.
     pub fn newcomer(&mut self) -> OperatorAdd {
         let i = self.nodes.len();
-        let listen = free_addresses(1)[0];
+        let listen = free_address();
         let keys = self.node_dir(i).join("keys");
         let [operator, node, consensus] =
             [KeyKind::Operator, KeyKind::Node, KeyKind::Consensus].map(Key::generate);
