@@ -249,6 +249,14 @@ pub enum OperatorCommand {
         /// Name of the operator
         operator: String,
     },
+    /// Propose the version of the network's rules from the next epoch on; nodes whose program does not know it stop there
+    ProposeVersion {
+        /// The version; above the present one
+        version: u32,
+        /// Propose it although this program does not know it either
+        #[arg(long)]
+        even_unknown: bool,
+    },
     /// Vote on a proposal; sign with your operator's key
     Vote {
         /// Number of the proposal (see `dagger operator proposals`)

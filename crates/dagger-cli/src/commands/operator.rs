@@ -46,6 +46,13 @@ pub async fn run(context: &Context, command: OperatorCommand) -> Done {
             let reseat = OperatorName { operator };
             propose(context, ProposedChange::OperatorReseat(reseat)).await
         }
+        OperatorCommand::ProposeVersion {
+            version,
+            even_unknown,
+        } => {
+            let change = proposals::version_change(version, even_unknown)?;
+            propose(context, ProposedChange::ProtocolVersion(change)).await
+        }
         OperatorCommand::Parameters => parameters(context).await,
         OperatorCommand::Keys(args) => operator_keys(context, args).await,
         OperatorCommand::Quota { account, most } => {

@@ -51,6 +51,19 @@ fn operators_change_parameters_keys_and_machines() {
     expected["retry_ms"] = 6_000.into();
     assert_eq!(after, expected);
 
+    // The version of the rules: only a higher one, and one that the programs know unless it is insisted on.
+    let present = dagger_ledger::NEWEST_PROTOCOL_VERSION.to_string();
+    let next = (dagger_ledger::NEWEST_PROTOCOL_VERSION + 1).to_string();
+    let propose = ["operator", "propose-version", &present];
+    assert_eq!(code(alpha, &old_key, &propose), "out_of_range");
+    let propose = ["operator", "propose-version", &next];
+    assert_eq!(code(alpha, &old_key, &propose), "E_USAGE");
+    let insisted = ["operator", "propose-version", &next, "--even-unknown"];
+    done(alpha, &old_key, &insisted);
+    let newest = &json(&["--api", &alpha.api(), "operator", "proposals"])[0];
+    assert_eq!(newest["text"], format!("rules of version {next}"));
+    assert_eq!(newest["approvals"], serde_json::json!(["alpha"]));
+
     // A machine: what is not named stays.
     let file = root.path().join("other-node.json");
     let file = file.to_str().unwrap();

@@ -5,7 +5,10 @@ use crate::failure::{Done, Failure};
 use crate::output::{self, Listing};
 use dagger_client::api::ProposalView;
 use dagger_client::keys::KeyKind;
-use dagger_ledger::{Action, ParametersChange, Propose, ProposedChange, Vote};
+use dagger_ledger::{
+    Action, NEWEST_PROTOCOL_VERSION, ParametersChange, Propose, ProposedChange, ProtocolVersion,
+    Vote,
+};
 
 pub(super) async fn propose(context: &Context, change: ProposedChange) -> Done {
     let operator = context.key(KeyKind::Operator)?;
@@ -82,6 +85,18 @@ pub(super) async fn parameters(context: &Context) -> Done {
         listing.row([name.clone(), value.to_string()]);
     }
     listing.print()
+}
+
+/// A version that this program does not know, others hardly do: once such a vote has passed, nodes without a newer
+/// program stop at the end of the epoch, and the network with them.
+pub(super) fn version_change(version: u32, even_unknown: bool) -> Done<ProtocolVersion> {
+    if version > NEWEST_PROTOCOL_VERSION && !even_unknown {
+        return Err(Failure::usage(format!(
+            "this program knows versions of the rules up to {NEWEST_PROTOCOL_VERSION}, not {version}"
+        ))
+        .hint("install a program that knows it on all nodes first; `--even-unknown` proposes it all the same"));
+    }
+    Ok(ProtocolVersion { version })
 }
 
 /// `NAME=VALUE` pairs as a change of parameters.
