@@ -1,5 +1,5 @@
 //! Faults that a test brings about in a running node, where no signal or file system can: a clock that is off, peers whose
-//! frames are lost, a state that differs. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
+//! frames are lost, a state that differs, a program of another version. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
 
 use std::{
     collections::BTreeSet,
@@ -26,6 +26,8 @@ pub(crate) struct Faults {
     deaf_to: BTreeSet<Key>,
     /// Whether the roots it computes from now on are wrong.
     pub wrong_roots: bool,
+    /// From its next start on the node is of a program that knows versions of the rules up to this one.
+    pub newest_protocol_version: Option<u32>,
 }
 
 /// The faults that a node has from its start on.

@@ -98,7 +98,7 @@ impl Identity {
 
     pub fn into_shared(
         self,
-        config: NodeConfig,
+        mut config: NodeConfig,
         replica: ReplicaHandle,
         endpoint: iroh::Endpoint,
         ledger: Ledger,
@@ -108,6 +108,9 @@ impl Identity {
         let peers = membership.peers(&config, &own_key);
         let is_seated = membership.seat.is_some();
         let faults = crate::faults::at_start(&config);
+        if let Some(version) = faults.newest_protocol_version {
+            config.newest_protocol_version = version;
+        }
         Shared {
             ledger: RwLock::new(ledger),
             genesis: self.genesis,

@@ -1,6 +1,7 @@
 //! `cargo xtask chaos`: real node processes under load while faults strike; at the end all nodes must agree, and every
 //! transaction that was acknowledged must be there, once. This file is the story; the parts live beside it.
 
+mod decisions;
 mod draw;
 mod faults;
 mod load;
@@ -31,6 +32,9 @@ pub struct ChaosArgs {
     /// End after this many minutes, if that comes first
     #[arg(long, default_value_t = 10)]
     minutes: u64,
+    /// Fail if no transaction is acknowledged for so many seconds (no fault that takes the quorum away lasts longer than six)
+    #[arg(long, default_value_t = 60)]
+    silence_max: u64,
     /// Draws the faults; the same number draws the same ones (what becomes of them is up to the machine)
     #[arg(long)]
     seed: Option<u64>,
@@ -86,7 +90,10 @@ fn story(
     let mut struck = std::collections::BTreeMap::<&'static str, u64>::new();
     let mut count = 0;
     while count < args.faults && began.elapsed() < limit {
-        // Halfway one more operator is voted in, and three quarters through one leaves.
+        // Halfway one more operator is voted in, and three quarters through one leaves. Twice the rules change.
+        if count == args.faults / 4 || count == args.faults * 5 / 8 {
+            network.raise_rules()?;
+        }
         if count == args.faults / 2 {
             network.admit_one_more()?;
             load.widen(&network);
@@ -103,9 +110,7 @@ fn story(
         );
         *struck.entry(fault.kind()).or_default() += 1;
         fault.strike(&mut network)?;
-        if let Some(ended) = network.unexpected_end()? {
-            bail!("{ended}");
-        }
+        network.look_after()?;
         std::thread::sleep(Duration::from_millis(draw.below(1_500)));
     }
     let faulty_for = began.elapsed();
@@ -113,7 +118,8 @@ fn story(
     let healed = Instant::now();
     let before = load.acknowledged();
     // Service must come back before the load ends.
-    while load.acknowledged() < before + 10 {
+    while load.acknowledged() < before + 10 || !network.all_know_the_rules() {
+        network.look_after()?;
         if healed.elapsed() > HEAL_WITHIN {
             bail!(
                 "no service within {} of the last fault",
@@ -149,7 +155,13 @@ fn story(
         shell::seconds(resumed)
     );
     let verdict = verdict?;
-    println!("epochs             {}", verdict.epoch);
+    if report.longest_gap > Duration::from_secs(args.silence_max) {
+        bail!("the silence was longer than {} s", args.silence_max);
+    }
+    println!(
+        "epochs             {}, the last under rules of version {}",
+        verdict.epoch, network.rules
+    );
     println!(
         "state root         {} on {} nodes",
         verdict.state_root, verdict.nodes

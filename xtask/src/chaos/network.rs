@@ -7,23 +7,30 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a node may take to serve after a start, or a vote to take effect.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Transactions of an epoch: a run lives through many.
 const EPOCH_TRANSACTIONS: u64 = 150;
 /// Bytes of the small disk.
 const SMALL_DISK: &str = "size=64m";
+/// The version of the rules that a network starts with.
+const FIRST_RULES: u32 = 1;
+/// Where ports are looked for: the kernel gives out none of these by itself while a node is down.
+const PORTS: std::ops::Range<u16> = 12_000..20_000;
 
-struct Node {
-    name: String,
+pub(super) struct Node {
+    pub(super) name: String,
     data: PathBuf,
+    address: SocketAddr,
     api: String,
     child: Option<Child>,
+    /// The newest version of the rules that its program knows.
+    pub(super) knows: u32,
     /// Milliseconds that its clock is off, and the node keys it does not hear.
     clock_ms: i64,
     deaf_to: Vec<String>,
@@ -73,9 +80,11 @@ pub struct Point {
 pub struct Network {
     dagger: PathBuf,
     dir: PathBuf,
-    nodes: Vec<Node>,
+    pub(super) nodes: Vec<Node>,
     /// Who has a seat.
-    members: Vec<usize>,
+    pub(super) members: Vec<usize>,
+    /// The version of the rules that was decided on last.
+    pub(super) rules: u32,
     small_disk: Option<usize>,
 }
 
@@ -88,6 +97,7 @@ impl Network {
             dir: dir.to_owned(),
             nodes: Vec::new(),
             members: (0..count).collect(),
+            rules: FIRST_RULES,
             small_disk: None,
         };
         network.make_small_disk();
@@ -139,15 +149,17 @@ impl Network {
     }
 
     /// Makes one more data directory; returns its card.
-    fn make_node(&mut self) -> Result<PathBuf> {
+    pub(super) fn make_node(&mut self) -> Result<PathBuf> {
         let at = self.nodes.len();
         let data = self.dir.join(format!("node-{at}"));
-        let tcp = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let address = self.free_address()?;
         self.nodes.push(Node {
             name: format!("op-{at}"),
             data: data.clone(),
-            api: format!("http://127.0.0.1:{tcp}"),
+            address,
+            api: format!("http://{address}"),
             child: None,
+            knows: self.rules,
             clock_ms: 0,
             deaf_to: Vec::new(),
         });
@@ -155,26 +167,25 @@ impl Network {
         Ok(data.join("card.json"))
     }
 
-    fn init(&self, at: usize, with_genesis: bool) -> Result<()> {
+    /// An address for a node, free for TCP and UDP. Another run of chaos begins to look elsewhere.
+    fn free_address(&self) -> Result<SocketAddr> {
+        let taken = |at: &SocketAddr| self.nodes.iter().any(|node| node.address == *at);
+        let first = std::process::id() as usize * 97 % PORTS.len();
+        let mut addresses = (PORTS.cycle().skip(first).take(PORTS.len()))
+            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        addresses
+            .find(|at| !taken(at) && TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok())
+            .context("no free port")
+    }
+
+    pub(super) fn init(&self, at: usize, with_genesis: bool) -> Result<()> {
         let node = &self.nodes[at];
-        let udp_file = self.dir.join(format!("udp-{at}"));
-        let udp = match fs::read_to_string(&udp_file) {
-            Ok(port) => port,
-            Err(_) => {
-                let port = UdpSocket::bind("127.0.0.1:0")?
-                    .local_addr()?
-                    .port()
-                    .to_string();
-                fs::write(&udp_file, &port)?;
-                port
-            }
-        };
-        let udp = format!("127.0.0.1:{udp}");
+        let address = node.address.to_string();
         let mut init = self.dagger();
         init.args(["node", "init", "--name", &node.name, "--data"])
             .arg(&node.data);
-        init.args(["--address", &udp, "--listen", &udp, "--api-listen"]);
-        init.arg(node.api.trim_start_matches("http://"));
+        init.args(["--address", &address, "--listen", &address]);
+        init.args(["--api-listen", &address]);
         if with_genesis {
             init.arg("--genesis").arg(self.genesis());
         }
@@ -215,10 +226,11 @@ impl Network {
         self.until_ready()
     }
 
-    fn until_ready(&self) -> Result<()> {
+    pub(super) fn until_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         for node in self.members() {
             while self.status(node).is_none_or(|s| s["state"] != "ready") {
+                self.look_after()?;
                 if Instant::now() > deadline {
                     bail!(
                         "node {node} does not get ready; see {}",
@@ -311,9 +323,14 @@ impl Network {
         self.write_faults(at)
     }
 
-    fn write_faults(&self, at: usize) -> Result<()> {
+    pub(super) fn write_faults(&self, at: usize) -> Result<()> {
         let node = &self.nodes[at];
-        let text = json!({"clock_ms": node.clock_ms, "deaf_to": node.deaf_to}).to_string();
+        let text = json!({
+            "clock_ms": node.clock_ms,
+            "deaf_to": node.deaf_to,
+            "newest_protocol_version": node.knows,
+        })
+        .to_string();
         // Beside the data: that disk may be full.
         let (file, new) = (
             self.faults_file(at),
@@ -343,18 +360,13 @@ impl Network {
         Ok(())
     }
 
-    /// A node that ended although nobody ended it.
-    pub fn unexpected_end(&mut self) -> Result<Option<String>> {
-        for (at, node) in self.nodes.iter_mut().enumerate() {
-            let Some(child) = &mut node.child else {
-                continue;
-            };
-            if let Some(status) = child.try_wait()? {
-                let log = self.dir.join(format!("node-{at}.log"));
-                return Ok(Some(format!(
-                    "node {at} ended by itself ({status}); see {}",
-                    log.display()
-                )));
+    /// A node that ended although nobody ended it, and its log.
+    pub(super) fn ended_by_itself(&mut self) -> Result<Option<(usize, PathBuf)>> {
+        for at in 0..self.nodes.len() {
+            if let Some(child) = &mut self.nodes[at].child
+                && child.try_wait()?.is_some()
+            {
+                return Ok(Some((at, self.log(at))));
             }
         }
         Ok(None)
@@ -369,11 +381,11 @@ impl Network {
         Ok(())
     }
 
-    fn status(&self, at: usize) -> Option<Value> {
+    pub(super) fn status(&self, at: usize) -> Option<Value> {
         self.ask(at, &["node", "status"]).ok()
     }
 
-    fn ask(&self, at: usize, words: &[&str]) -> Result<Value> {
+    pub(super) fn ask(&self, at: usize, words: &[&str]) -> Result<Value> {
         let mut command = self.dagger();
         command
             .args(["--output", "json", "--api", &self.nodes[at].api])
@@ -381,66 +393,13 @@ impl Network {
         Ok(serde_json::from_str(&shell::output(&mut command)?)?)
     }
 
-    fn sign(&self, at: usize, words: &[&str]) -> Result<Value> {
+    pub(super) fn sign(&self, at: usize, words: &[&str]) -> Result<Value> {
         let mut command = self.dagger();
         command.args(["--output", "json", "--api", &self.nodes[at].api, "--key"]);
         command
             .arg(self.nodes[at].data.join("keys/operator.json"))
             .args(words);
         Ok(serde_json::from_str(&shell::output(&mut command)?)?)
-    }
-
-    /// Votes one more operator in, starts its node, and waits for its seat.
-    pub fn admit_one_more(&mut self) -> Result<()> {
-        self.until_ready()?;
-        let card = self.make_node()?;
-        let at = self.nodes.len() - 1;
-        self.init(at, true)?;
-        let card = card.to_string_lossy().into_owned();
-        let members = self.members();
-        self.sign(members[0], &["operator", "propose-add", &card])?;
-        let proposals = self.ask(members[0], &["operator", "proposals"])?;
-        let number = proposals[0]["id"].to_string();
-        for voter in &members[1..] {
-            // The last ones find it accepted already.
-            let _ = self.sign(*voter, &["operator", "vote", &number]);
-        }
-        self.start(at)?;
-        self.members.push(at);
-        self.until_seats()?;
-        println!("           op-{at} has joined");
-        Ok(())
-    }
-
-    /// The operator that has been there longest leaves; its node stops once its seat is gone.
-    pub fn let_one_leave(&mut self) -> Result<()> {
-        self.until_ready()?;
-        let at = self.members.remove(1);
-        let name = self.nodes[at].name.clone();
-        self.sign(at, &["operator", "leave", &name])?;
-        self.until_seats()?;
-        self.terminate(at)?;
-        println!("           {name} has left");
-        Ok(())
-    }
-
-    fn until_seats(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        let seated = |at: &usize| {
-            self.status(*at).is_some_and(|status| {
-                let seats = status["consensus"]["members"]
-                    .as_array()
-                    .map_or(0, Vec::len);
-                status["seat"].is_u64() && seats == self.members.len()
-            })
-        };
-        while !self.members.iter().all(seated) {
-            if Instant::now() > deadline {
-                bail!("the new committee does not come about");
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
     }
 
     /// Where a node stands.
