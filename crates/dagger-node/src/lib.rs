@@ -31,6 +31,7 @@ mod heal;
 pub mod host;
 mod identity;
 pub mod images;
+mod intake;
 pub mod keys;
 mod membership;
 pub mod metrics;

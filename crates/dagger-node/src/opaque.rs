@@ -60,6 +60,11 @@ impl Node {
         batch
     }
 
+    /// What the replica was doing a moment ago.
+    pub fn replica_status(&self) -> shadowgraph::ReplicaStatus {
+        self.handle().shared.replica.status()
+    }
+
     /// Bytes of frames handed to the transport so far.
     pub fn sent_bytes(&self) -> u64 {
         let links = self.handle().shared.links.views();

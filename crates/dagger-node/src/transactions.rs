@@ -49,6 +49,13 @@ impl Transactions {
         self.entry(digest).accepted.get_or_insert(stage).clone()
     }
 
+    /// Whether it was taken here, came in an event or was executed, as far as this window goes back.
+    pub fn is_known(&self, digest: &Digest) -> bool {
+        self.entries
+            .get(digest)
+            .is_some_and(|e| e.accepted.is_some() || e.event.is_some() || e.executed.is_some())
+    }
+
     /// Forgets an acceptance that led to nothing.
     pub fn refused(&mut self, digest: &Digest) {
         if let Some(entry) = self.entries.get_mut(digest) {

@@ -15,6 +15,15 @@ pub enum BenchCommand {
     Member,
 }
 
+/// What is ordered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BenchMode {
+    /// Opaque bytes, not executed
+    Opaque,
+    /// Signed transactions, verified and executed by all, with state roots: reports, stops, starts, reboots and renames of VMs
+    Ledger,
+}
+
 /// How members reach one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum BenchTransport {
@@ -35,13 +44,16 @@ pub enum BenchStore {
 
 #[derive(Args, Clone)]
 pub struct BenchConsensusArgs {
+    /// What is ordered
+    #[arg(long, value_enum, default_value_t = BenchMode::Opaque)]
+    pub mode: BenchMode,
     /// How many members
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub n: u16,
     /// Transactions a second, all members together; 0 measures members at rest
     #[arg(long, default_value_t = 1_000)]
     pub rate: u64,
-    /// Bytes of a transaction
+    /// Bytes of an opaque transaction
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(16..=65_536))]
     pub size: u32,
     /// Find the highest rate that is kept up with, starting at --rate

@@ -1,11 +1,13 @@
 //! The processes of a benchmark: made, started together, told when to begin, read out, and gone at the end.
 
+use super::fleet;
 use super::member::{Plan, Report};
 use super::recorder::{Schedule, now_ns};
-use crate::args::{BenchConsensusArgs, BenchStore, BenchTransport, Durability};
+use crate::args::{BenchConsensusArgs, BenchMode, BenchStore, BenchTransport, Durability};
 use crate::context::now_ms;
 use crate::failure::{Done, Exit, Failure};
 use crate::setup;
+use dagger_ledger::Parameters;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Serialize, de::DeserializeOwned};
@@ -52,7 +54,15 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
         None => tempfile::tempdir(),
     };
     let dir = dir.map_err(|error| Failure::file("a directory for the members", &error))?;
-    let members = make_members(dir.path(), args.n)?;
+    let parameters = match args.mode {
+        BenchMode::Opaque => setup::parameters(None, None),
+        BenchMode::Ledger => fleet::parameters(),
+    };
+    let members = make_members(dir.path(), args.n, parameters)?;
+    let slows = args.slow.is_some() && args.n > 1;
+    let loaded = usize::from(args.n - args.crash) - usize::from(slows);
+    let own_rate = rate as f64 / loaded as f64;
+    let own_total = (own_rate * (args.warmup + args.duration)) as u64 + 1;
     let plan = |members: &[(u16, PathBuf, SocketAddr)]| Plan {
         members: members.to_vec(),
         n: args.n,
@@ -61,6 +71,7 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
         fsync: args.durability == Durability::Fsync,
         round_interval_ms: args.round_interval,
         size: args.size as usize,
+        signed: (args.mode == BenchMode::Ledger).then_some(own_total),
         drain_ms: DRAIN_MS,
     };
     let plans: Vec<Plan> = match args.transport {
@@ -75,10 +86,9 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
     // From the end, so that the seats that are left begin with 0.
     processes.truncate(processes.len() - crashed);
     let slow = args.slow.filter(|_| processes.len() > 1);
-    let loaded = usize::from(args.n) - crashed - usize::from(slow.is_some());
     let schedule = Schedule {
         start_ns: now_ns() + LEAD_NS,
-        rate: rate as f64 / loaded as f64,
+        rate: own_rate,
         warmup_ns: (args.warmup * 1e9) as u64,
         measure_ns: (args.duration * 1e9) as u64,
     };
@@ -174,7 +184,11 @@ fn spawn(plan: &Plan) -> Done<Process> {
 }
 
 /// Keys, addresses and genesis of `n` members.
-fn make_members(root: &std::path::Path, n: u16) -> Done<Vec<(u16, PathBuf, SocketAddr)>> {
+fn make_members(
+    root: &std::path::Path,
+    n: u16,
+    parameters: Parameters,
+) -> Done<Vec<(u16, PathBuf, SocketAddr)>> {
     let failed = |error: std::io::Error| Failure::file("no free port on 127.0.0.1", &error);
     // All are held until all are chosen, so that none is chosen twice.
     let sockets: Vec<UdpSocket> = (0..n)
@@ -192,7 +206,7 @@ fn make_members(root: &std::path::Path, n: u16) -> Done<Vec<(u16, PathBuf, Socke
         )?);
         members.push((seat, dir, listen));
     }
-    let genesis = setup::genesis("bench", now_ms(), setup::parameters(None, None), &cards)?;
+    let genesis = setup::genesis("bench", now_ms(), parameters, &cards)?;
     for (_, dir, _) in &members {
         setup::write_new(&dir.join("genesis.json"), genesis.as_bytes())?;
     }

@@ -3,7 +3,7 @@
 use super::cluster::{self, Run};
 use super::figure::{self, Figure};
 use super::targets;
-use crate::args::{BenchConsensusArgs, BenchTransport};
+use crate::args::{BenchConsensusArgs, BenchMode, BenchStore, BenchTransport};
 use crate::failure::{Done, Exit, Failure};
 use hdrhistogram::Histogram;
 use std::collections::BTreeMap;
@@ -27,6 +27,12 @@ pub fn run(args: &BenchConsensusArgs) -> Done {
             "--crash and --slow need a process a member: use them with --transport iroh",
         ));
     }
+    let in_memory = args.transport == BenchTransport::Memory || args.store == BenchStore::Memory;
+    if args.mode == BenchMode::Ledger && in_memory {
+        return Err(Failure::usage(
+            "--mode ledger runs whole nodes: use it with --transport iroh and --store disk",
+        ));
+    }
     if args.crash * 3 >= args.n.max(1) && args.crash > 0 {
         return Err(Failure::usage(
             "with a third of the members gone nothing is ordered: lower --crash or raise --n",
@@ -48,6 +54,9 @@ struct Measured {
     repeated: u64,
     lost: u64,
     dropped_frames: u64,
+    refused_by_ledger: u64,
+    /// What checking one signature costs, on average over the members.
+    signature_us: Option<f64>,
     latency: Histogram<u64>,
     cpu_seconds: f64,
     seconds: f64,
@@ -75,6 +84,8 @@ fn measure(args: &BenchConsensusArgs, rate: u64) -> Done<Measured> {
             .map(|m| m.submitted - m.refused - m.seen.ordered)
             .sum(),
         dropped_frames: members().map(|m| m.dropped_frames).sum(),
+        refused_by_ledger: members().map(|m| m.seen.refused_by_ledger).sum(),
+        signature_us: mean(members().filter_map(|m| m.signature_us)),
         latency,
         cpu_seconds: run.reports.iter().map(|r| r.cpu_seconds).sum(),
         seconds: args.duration,
@@ -87,6 +98,15 @@ fn measure(args: &BenchConsensusArgs, rate: u64) -> Done<Measured> {
             .unwrap_or(0),
         rounds: loaded().map(|m| m.seen.rounds).max().unwrap_or(0) as f64 / args.duration,
     })
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for value in values {
+        sum += value;
+        count += 1;
+    }
+    (count > 0).then(|| sum / f64::from(count))
 }
 
 /// Members that ordered differently would make every figure worthless.
@@ -168,6 +188,18 @@ impl Measured {
                 ("latency_max", self.latency.max() as f64 / 1000.0, "ms"),
                 ("cpu_per_million", self.cpu_seconds / ordered * 1e6, "CPU-s"),
                 ("sent_per_million", self.sent_bytes as f64 / ordered, "MB"),
+            ]);
+        }
+        if args.mode == BenchMode::Ledger {
+            rows.push(("refused_by_ledger", self.refused_by_ledger as f64, "tx"));
+        }
+        if let Some(signature_us) = self.signature_us {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let bound = cores as f64 * 1e6 / (f64::from(args.n) * signature_us);
+            rows.extend([
+                ("signature", signature_us, "us"),
+                ("signature_bound", bound, "tx/s"),
+                ("of_bound", self.committed / bound, "x"),
             ]);
         }
         rows.extend([

@@ -2,12 +2,14 @@
 
 use super::recorder::{STAMP_BYTES, Schedule, now_ns};
 use bytes::{Bytes, BytesMut};
-use dagger_node::node::Node;
-use dagger_node::opaque::Batch;
+use dagger_node::replica::Batch;
+use std::ops::Range;
 use std::time::Duration;
 
-/// The least time between two batches: what is due meanwhile goes together.
-const TICK: Duration = Duration::from_micros(500);
+/// The least time between two batches of opaque bytes: what is due meanwhile goes together.
+pub const TICK: Duration = Duration::from_micros(500);
+/// The same of signed transactions: their signatures are checked together.
+pub const SIGNED_TICK: Duration = Duration::from_millis(4);
 /// Transactions handed in at once.
 const BATCH_MAX: u64 = 4096;
 
@@ -25,20 +27,19 @@ impl Fed {
     }
 }
 
-/// Feeds one member until the schedule ends.
-pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> Fed {
-    let filler: Vec<u8> = (0..size).map(|_| rand::random()).collect();
+/// Hands the numbers that are due to `submit`, until the schedule ends.
+pub fn feed(schedule: &Schedule, tick: Duration, submit: impl Fn(Range<u64>) -> Batch) -> Fed {
     let mut batches: Vec<Batch> = Vec::new();
     let (mut sent, mut refused_before) = (0, 0);
     while sent < schedule.due_by(schedule.end_ns()) {
         let due = schedule.due_by(now_ns());
         if due <= sent {
             let wait_ns = schedule.due_ns(sent + 1).saturating_sub(now_ns());
-            std::thread::sleep(Duration::from_nanos(wait_ns).max(TICK));
+            std::thread::sleep(Duration::from_nanos(wait_ns).max(tick));
             continue;
         }
         let upto = due.min(sent + BATCH_MAX);
-        batches.push(node.submit_opaque(transactions(&filler, sent..upto)));
+        batches.push(submit(sent..upto));
         sent = upto;
         // What was taken long ago has its answer.
         if batches.len() > 4096 {
@@ -52,7 +53,13 @@ pub fn feed(node: &Node, schedule: &Schedule, size: usize) -> Fed {
     }
 }
 
-fn transactions(filler: &[u8], numbers: std::ops::Range<u64>) -> Vec<Bytes> {
+/// What an opaque transaction is filled with.
+pub fn filler(size: usize) -> Vec<u8> {
+    (0..size).map(|_| rand::random()).collect()
+}
+
+/// Opaque transactions of these numbers.
+pub fn opaque(filler: &[u8], numbers: Range<u64>) -> Vec<Bytes> {
     let count = (numbers.end - numbers.start) as usize;
     let mut all = BytesMut::with_capacity(count * filler.len());
     for number in numbers {

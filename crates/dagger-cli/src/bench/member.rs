@@ -4,6 +4,7 @@
 
 use super::load;
 use super::recorder::{Recorder, Schedule, Seen, now_ns};
+use super::signed::Signed;
 use crate::failure::{Done, Exit, Failure};
 use dagger_node::config::{Durability, NodeConfig};
 use dagger_node::node::Node;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub fsync: bool,
     pub round_interval_ms: Option<u64>,
     pub size: usize,
+    /// Transactions that are signed for the ledger before the load starts; opaque bytes without.
+    pub signed: Option<u64>,
     /// How long after the load's end it is waited for what has not come out.
     pub drain_ms: u64,
 }
@@ -50,6 +53,8 @@ pub struct MemberReport {
     /// Bytes of frames sent within the measured time.
     pub sent_bytes: u64,
     pub dropped_frames: u64,
+    /// What checking one signature costs here, where transactions have one.
+    pub signature_us: Option<f64>,
     pub seen: Seen,
 }
 
@@ -57,6 +62,7 @@ struct Member {
     seat: u16,
     node: Node,
     recorder: Arc<Recorder>,
+    signed: Option<Arc<Signed>>,
 }
 
 /// Runs what standard input says.
@@ -71,7 +77,16 @@ pub fn run() -> Done {
     let plan: Plan = read()?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::file("the runtime cannot start", &error))?;
-    let members = runtime.block_on(start(&plan))?;
+    let mut members = runtime.block_on(start(&plan))?;
+    if let Some(count) = plan.signed {
+        for (member, (seat, dir, _)) in members.iter_mut().zip(&plan.members) {
+            let handle = member.node.handle().clone();
+            let signed = Arc::new(Signed::prepare(&handle, dir, (*seat, plan.n), count)?);
+            let (recorder, followed) = (Arc::clone(&member.recorder), Arc::clone(&signed));
+            runtime.spawn(async move { recorder.follow(handle, &followed.numbers).await });
+            member.signed = Some(signed);
+        }
+    }
     write(&"ready")?;
     let schedule: Schedule = read()?;
     let report = measure(&plan, &members, schedule);
@@ -97,18 +112,23 @@ async fn start(plan: &Plan) -> Done<Vec<Member>> {
             config.round_interval_ms = interval_ms;
         }
         let recorder = Arc::new(Recorder::new(*seat));
-        let opaque = Opaque {
-            consumer: Arc::clone(&recorder) as _,
-            network: network.clone(),
-            discard_log: plan.discard_log,
+        let node = if plan.signed.is_some() {
+            Node::start(config).await
+        } else {
+            let opaque = Opaque {
+                consumer: Arc::clone(&recorder) as _,
+                network: network.clone(),
+                discard_log: plan.discard_log,
+            };
+            Node::start_opaque(config, opaque).await
         };
-        let node = Node::start_opaque(config, opaque)
-            .await
-            .map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
+        let node =
+            node.map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
         members.push(Member {
             seat: *seat,
             node,
             recorder,
+            signed: None,
         });
     }
     let others = usize::from(plan.n) - 1;
@@ -130,7 +150,7 @@ fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
     std::thread::scope(|scope| {
         let feeders: Vec<_> = members
             .iter()
-            .map(|m| scope.spawn(|| load::feed(&m.node, &schedule, plan.size)))
+            .map(|m| scope.spawn(|| feed(m, &schedule, plan.size)))
             .collect();
         sleep_until(schedule.measure_from_ns());
         let before = (cpu_seconds(), members.iter().map(sent).collect::<Vec<_>>());
@@ -151,6 +171,13 @@ fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
     while !drained() && now_ns() < until_ns {
         std::thread::sleep(Duration::from_millis(10));
     }
+    if !drained() {
+        for member in members {
+            // Says where what is missing is stuck.
+            let status = member.node.replica_status();
+            tracing::warn!(seat = member.seat, ?status, "not everything came out");
+        }
+    }
     let reports = members.iter().zip(&fed).enumerate();
     let reports = reports.map(|(i, (member, fed))| MemberReport {
         seat: member.seat,
@@ -158,6 +185,7 @@ fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
         refused: fed.refused(),
         sent_bytes: sent_after[i] - sent_before[i],
         dropped_frames: member.node.dropped_frames(),
+        signature_us: member.signed.as_ref().and_then(|s| s.signature_us),
         seen: member.recorder.finish(),
     });
     Report {
@@ -165,6 +193,19 @@ fn measure(plan: &Plan, members: &[Member], schedule: Schedule) -> Report {
         cpu_seconds: cpu_after - cpu_before,
         resident_bytes: resident_bytes(),
     }
+}
+
+fn feed(member: &Member, schedule: &Schedule, size: usize) -> load::Fed {
+    let node = &member.node;
+    if let Some(signed) = &member.signed {
+        return load::feed(schedule, load::SIGNED_TICK, |numbers| {
+            signed.submit(node.handle(), numbers)
+        });
+    }
+    let filler = load::filler(size);
+    load::feed(schedule, load::TICK, |numbers| {
+        node.submit_opaque(load::opaque(&filler, numbers))
+    })
 }
 
 fn sent(member: &Member) -> u64 {

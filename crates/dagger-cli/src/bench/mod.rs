@@ -4,9 +4,11 @@
 mod cluster;
 mod consensus;
 mod figure;
+mod fleet;
 mod load;
 mod member;
 mod recorder;
+mod signed;
 mod targets;
 mod vm;
 

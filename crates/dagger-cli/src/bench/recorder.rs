@@ -1,12 +1,15 @@
 //! What one member measures: when its own transactions were meant to be submitted, and when they were ordered.
 
+use dagger_ledger::Digest;
 use dagger_node::opaque::Consumer;
+use dagger_node::{CommitRecord, NodeHandle};
 use hdrhistogram::Histogram;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use shadowgraph::Commit;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, OnceLock};
+use tokio::sync::broadcast::error::RecvError;
 
 /// Latencies above this are counted as this, in microseconds.
 const LATENCY_MAX_US: u64 = 600_000_000;
@@ -67,6 +70,8 @@ pub struct Seen {
     pub repeated: u64,
     /// Own transactions ordered at any time.
     pub ordered: u64,
+    /// Of these, those that the ledger refused.
+    pub refused_by_ledger: u64,
     /// Latencies of those that were due within the measured time: microseconds and how often.
     pub latencies: Vec<(u64, u64)>,
     /// The newest commits: index and digest.
@@ -143,41 +148,86 @@ impl Inner {
     }
 }
 
-impl Consumer for Recorder {
-    fn committed(&self, commit: &Commit) {
+impl Recorder {
+    /// A commit was ordered; `own` are the numbers of this member's transactions in it, and whether each was executed as asked.
+    fn commit(&self, (index, digest): (u64, String), round: u64, own: &[(u64, bool)]) {
         let now_ns = now_ns();
         let mut inner = self.inner.lock().expect("no holder panics");
         if inner.digests.len() == DIGESTS_KEPT {
             inner.digests.pop_front();
         }
-        inner
-            .digests
-            .push_back((commit.index.0, commit.digest.to_string()));
+        inner.digests.push_back((index, digest));
         let Some(schedule) = self.schedule.get() else {
             return;
         };
         let measured = schedule.is_measured(now_ns);
         if measured {
             inner.seen.commits += 1;
-            let round = commit.leader.round.0;
             let first = inner.rounds.map_or(round, |(first, _)| first);
             inner.rounds = Some((first, round));
         }
-        let own = commit.events.iter().filter(|e| e.creator().0 == self.seat);
-        for transaction in own.flat_map(|event| event.transactions().collect::<Vec<_>>()) {
-            let stamp = transaction[..STAMP_BYTES].try_into().expect("that long");
-            let number = u64::from_le_bytes(stamp);
-            if !inner.first(number) {
+        for (number, good) in own {
+            if !inner.first(*number) {
                 inner.seen.repeated += 1;
                 continue;
             }
             inner.seen.ordered += 1;
+            inner.seen.refused_by_ledger += u64::from(!good);
             inner.seen.committed += u64::from(measured);
-            let due_ns = schedule.due_ns(number);
+            let due_ns = schedule.due_ns(*number);
             if schedule.is_measured(due_ns) {
                 let latency_us = now_ns.saturating_sub(due_ns) / 1000;
                 inner.histogram.saturating_record(latency_us.max(1));
             }
         }
+    }
+
+    /// Records what the ledger executes, as any client that follows this node's commits would see it.
+    pub async fn follow(&self, node: NodeHandle, numbers: &HashMap<Digest, u64>) {
+        let mut changes = node.changes();
+        let mut next = 0;
+        loop {
+            match changes.recv().await {
+                Ok(record) if record.index >= next => {
+                    next = record.index + 1;
+                    self.executed(&record, numbers);
+                }
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => {
+                    for record in node.commits(next, usize::MAX) {
+                        next = record.index + 1;
+                        self.executed(&record, numbers);
+                    }
+                }
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn executed(&self, record: &CommitRecord, numbers: &HashMap<Digest, u64>) {
+        let own: Vec<(u64, bool)> = record
+            .outcomes
+            .iter()
+            .filter_map(|outcome| Some((*numbers.get(&outcome.digest)?, outcome.code.is_ok())))
+            .collect();
+        let commit = (record.index, record.digest.to_hex());
+        self.commit(commit, record.leader.round, &own);
+    }
+}
+
+impl Consumer for Recorder {
+    fn committed(&self, commit: &Commit) {
+        let number = |transaction: &[u8]| {
+            let stamp = transaction[..STAMP_BYTES].try_into().expect("that long");
+            (u64::from_le_bytes(stamp), true)
+        };
+        let mut own = Vec::new();
+        if self.schedule.get().is_some() {
+            for event in commit.events.iter().filter(|e| e.creator().0 == self.seat) {
+                own.extend(event.transactions().map(|bytes| number(&bytes)));
+            }
+        }
+        let name = (commit.index.0, commit.digest.to_string());
+        self.commit(name, commit.leader.round.0, &own);
     }
 }

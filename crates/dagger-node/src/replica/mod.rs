@@ -37,7 +37,7 @@ pub(crate) enum ReplicaInput {
         wire: Bytes,
         reply: Option<oneshot::Sender<Result<(), SubmitError>>>,
     },
-    /// Opaque transactions, which need no answer one by one.
+    /// Transactions that were checked, or are opaque, and need no answer one by one.
     SubmitMany {
         transactions: Vec<Bytes>,
         batch: Batch,
@@ -51,7 +51,7 @@ pub(crate) enum ReplicaInput {
 pub struct Batch(Arc<AtomicU64>);
 
 impl Batch {
-    /// How many were refused so far because the pool was full.
+    /// How many were refused so far.
     pub fn refused(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

@@ -172,10 +172,15 @@ impl ReplicaThread {
                 batch,
             } => {
                 let now_ms = self.shared.clock.now_ms();
+                let mut refused = Vec::new();
                 for transaction in transactions {
-                    if self.replica.submit(now_ms, transaction).is_err() {
+                    if self.replica.submit(now_ms, transaction.clone()).is_err() {
                         batch.refuse();
+                        refused.push(transaction);
                     }
+                }
+                if !refused.is_empty() && self.shared.opaque.is_none() {
+                    self.shared.forget_refused(&refused);
                 }
             }
             ReplicaInput::NextRound { reply } => {
