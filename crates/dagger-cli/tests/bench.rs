@@ -62,6 +62,24 @@ fn too_many_crashes_are_wrong_usage() {
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }
 
+#[test]
+fn whole_nodes_execute_signed_transactions_once_and_as_asked() {
+    let mut args = vec!["consensus", "--mode", "ledger"];
+    // Enough for a batch of signatures at each member, so that their cost is measured.
+    args.extend(["--rate", "600", "--duration", "1", "--warmup", "0.5"]);
+    let figures = figures(&args);
+    all_was_ordered_once(&figures);
+    assert!(figures["refused_by_ledger"].abs() < 0.5, "{figures:?}");
+    let expected = figures["committed"] / figures["signature_bound"];
+    assert!((figures["of_bound"] - expected).abs() < 1e-9, "{figures:?}");
+}
+
+#[test]
+fn signed_transactions_need_whole_nodes() {
+    let output = bench(&["consensus", "--mode", "ledger", "--transport", "memory"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
 /// Stands in for QEMU and its guest.
 const QEMU: &str = include_str!("fake/qemu.pl");
 
