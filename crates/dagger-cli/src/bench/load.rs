@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The least time between two batches of opaque bytes: what is due meanwhile goes together.
 pub const TICK: Duration = Duration::from_micros(500);
 /// The same of signed transactions: their signatures are checked together.
-pub const SIGNED_TICK: Duration = Duration::from_millis(4);
+pub const SIGNED_TICK: Duration = Duration::from_millis(8);
 /// Transactions handed in at once.
 const BATCH_MAX: u64 = 4096;
 
