@@ -12,6 +12,8 @@ const JITTER_MS: u64 = 5;
 const WAIT_MIN_MS: u64 = 10;
 /// No wait is longer, in milliseconds.
 pub(crate) const WAIT_MAX_MS: u64 = 10_000;
+/// No ancestor is awaited longer before it is asked for, in milliseconds.
+const ARRIVAL_MAX_MS: u64 = 200;
 /// Rounds without a commit after which the wait doubles, and rounds with commits after which it halves again.
 const PATIENCE_ROUNDS: u64 = 8;
 const DOUBLINGS_MAX: u32 = 10;
@@ -50,6 +52,13 @@ impl Pacing {
         self.quorum_ms_x8.map_or(0, |x8| x8 / 8) + self.wait_ms()
     }
 
+    /// How long a missing ancestor may be on its way, in milliseconds: half as long as a quorum takes, at least `least_ms`. Where
+    /// rounds are slow, be it the network or work that waits, whatever is asked for sooner comes twice.
+    pub(crate) fn arrival_ms(&self, least_ms: u64) -> u64 {
+        let half = self.quorum_ms_x8.map_or(0, |x8| x8 / 16);
+        half.min(ARRIVAL_MAX_MS).max(least_ms)
+    }
+
     /// A round had its quorum so long after our event of it.
     pub(crate) fn measured(&mut self, quorum_ms: u64) {
         let quorum_ms = quorum_ms.min(WAIT_MAX_MS);
@@ -79,6 +88,22 @@ impl Pacing {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ancestor_is_awaited_for_half_a_round_within_bounds() {
+        let mut pacing = Pacing::new(200);
+        assert_eq!(pacing.arrival_ms(20), 20);
+        pacing.measured(10);
+        assert_eq!(pacing.arrival_ms(20), 20);
+        for _ in 0..100 {
+            pacing.measured(100);
+        }
+        assert!((45..=50).contains(&pacing.arrival_ms(20)));
+        for _ in 0..100 {
+            pacing.measured(5_000);
+        }
+        assert_eq!(pacing.arrival_ms(20), ARRIVAL_MAX_MS);
+    }
 
     #[test]
     fn the_wait_follows_the_quorum_and_doubles_in_silence() {

@@ -25,7 +25,7 @@ pub struct Parameters {
     pub heartbeat_ms: u64,
     /// How far ahead of this node's clock an event may be and still be cited.
     pub future_tolerance_ms: u64,
-    /// How long a missing ancestor is expected to arrive by itself before it is asked for.
+    /// How long a missing ancestor is expected to arrive by itself before it is asked for, at least. docs/protocol.md 7.4
     pub pull_delay_ms: u64,
     /// How long an answer is waited for before another peer is asked.
     pub pull_retry_ms: u64,

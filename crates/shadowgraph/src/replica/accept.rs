@@ -48,6 +48,8 @@ impl EpochReplica {
             self.insert_all(now_ms, from, event);
             return;
         }
+        let delay_ms = self.pacing.arrival_ms(self.parameters().pull_delay_ms);
+        self.pending.ask_after(delay_ms);
         let added = self.pending.add(now_ms, from, event, &missing);
         // While we are far behind, an honest peer's news pile up too.
         if added == Added::Overflow && !self.fetch.behind() {

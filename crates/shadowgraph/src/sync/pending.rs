@@ -119,6 +119,11 @@ impl Pending {
         false
     }
 
+    /// From now on a missing ancestor is asked for after this time.
+    pub(crate) fn ask_after(&mut self, delay_ms: u64) {
+        self.delay_ms = delay_ms;
+    }
+
     /// Keeps an event until its ancestors `missing` are there.
     pub(crate) fn add(
         &mut self,
