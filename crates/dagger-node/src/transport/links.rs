@@ -16,7 +16,10 @@ use iroh::{TransportAddr, endpoint::Connection};
 use shadowgraph::{MemberIndex, Message, Peer, Recipient};
 use tokio::sync::watch;
 
-use super::{Frame, queue::Queue};
+use super::{
+    Frame,
+    queue::{Lane, Queue},
+};
 use crate::error::SubmitError;
 
 /// Two connections made within this time are twins: both ends dialled.
@@ -202,12 +205,17 @@ impl Link {
         self.is_deaf.load(Ordering::Relaxed)
     }
 
-    fn push(&self, frame: &Frame, encoded: &super::frame::Encoded) {
+    /// Puts a frame in its lane, or before all others if it is urgent.
+    fn push(&self, frame: &Frame, encoded: &super::frame::Encoded, lane: Lane) {
         if self.is_deaf() {
             return;
         }
-        self.queue
-            .push(encoded.clone(), frame.is_urgent(), self.is_connected());
+        let lane = if frame.is_urgent() {
+            Lane::Urgent
+        } else {
+            lane
+        };
+        self.queue.push(encoded.clone(), lane, self.is_connected());
     }
 }
 
@@ -403,11 +411,11 @@ impl Links {
             Recipient::All => table
                 .by_peer
                 .values()
-                .for_each(|link| link.push(&frame, &encoded)),
+                .for_each(|link| link.push(&frame, &encoded, Lane::News)),
             Recipient::One(peer) => {
                 let link = table.by_peer.get(&peer);
                 if let Some(link) = table.stand_in(peer).or(link) {
-                    link.push(&frame, &encoded);
+                    link.push(&frame, &encoded, Lane::Answers);
                 }
             }
         }
@@ -422,7 +430,7 @@ impl Links {
             .by_peer
             .get(&to)
         {
-            link.push(frame, &frame.encode());
+            link.push(frame, &frame.encode(), Lane::Answers);
         }
     }
 
@@ -434,7 +442,7 @@ impl Links {
             .by_peer
             .iter()
             .filter(|(p, _)| matches!(p, Peer::Member(_)));
-        members.for_each(|(_, link)| link.push(frame, &encoded));
+        members.for_each(|(_, link)| link.push(frame, &encoded, Lane::News));
     }
 
     /// Sends a transaction to a member that is connected; without a seat also to another node without one, which hands it on.
@@ -455,7 +463,7 @@ impl Links {
             ));
         };
         let frame = Frame::Transaction(Bytes::copy_from_slice(wire));
-        link.push(&frame, &frame.encode());
+        link.push(&frame, &frame.encode(), Lane::News);
         Ok(())
     }
 
