@@ -3,11 +3,13 @@
 //!
 //! Bounded: the newest outcomes and certificates only. Older ones can be had by replaying the log.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use dagger_client::proof::{Encoded, Evidence, Receipt};
 use dagger_ledger::{CommitLink, Digest, Outcome, OutcomeProof};
 use shadowgraph::{CheckpointCertificate, CommitIndex, EpochEnd};
+
+use crate::digest_map::DigestMap;
 
 /// Transactions whose receipts can be made.
 const TRANSACTIONS_KEPT: usize = 1 << 16;
@@ -27,7 +29,7 @@ struct Executed {
 pub(crate) struct Receipts {
     commits: VecDeque<Executed>,
     /// Commit of each transaction's first execution.
-    places: HashMap<Digest, u64>,
+    places: DigestMap<u64>,
     transactions: usize,
     certificates: BTreeMap<CommitIndex, CheckpointCertificate>,
     epochs: Vec<EpochEnd>,

@@ -3,14 +3,13 @@
 //! The ledger is the record; this is for clients that wait and for people that watch. Old entries are
 //! forgotten, and after a restart only what the log gives again is known.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use dagger_client::api::{AcceptedStage, CommitStage, EventStage, OutcomeStage, TransactionStatus};
 use dagger_ledger::{Digest, Outcome};
 use tokio::sync::oneshot;
+
+use crate::digest_map::DigestMap;
 
 /// Transactions remembered.
 const WINDOW: usize = 1 << 16;
@@ -28,20 +27,20 @@ struct Entry {
 /// The window.
 #[derive(Default)]
 pub struct Transactions {
-    entries: HashMap<Digest, Entry>,
+    entries: DigestMap<Entry>,
     order: VecDeque<Digest>,
 }
 
 impl Transactions {
     fn entry(&mut self, digest: Digest) -> &mut Entry {
-        if !self.entries.contains_key(&digest) {
-            self.order.push_back(digest);
-            if self.order.len() > WINDOW {
-                let oldest = self.order.pop_front().expect("not empty");
-                self.entries.remove(&oldest);
-            }
+        if self.order.len() > WINDOW {
+            let oldest = self.order.pop_front().expect("not empty");
+            self.entries.remove(&oldest);
         }
-        self.entries.entry(digest).or_default()
+        self.entries.entry(digest).or_insert_with(|| {
+            self.order.push_back(digest);
+            Entry::default()
+        })
     }
 
     /// A client handed it in here. Returns the first acceptance if there was one before.
