@@ -24,8 +24,8 @@ use crate::{
     store::{Epochs, EventLog, Options, Snapshots},
 };
 
-/// Commits that may wait for execution.
-const COMMITS_WAITING_MAX: usize = 1024;
+/// Commits that may wait for execution; each holds its events.
+const COMMITS_WAITING_MAX: usize = 256;
 /// How long a node that needs a snapshot and found none waits before it asks again.
 const CATCHUP_RETRY: Duration = Duration::from_secs(2);
 

@@ -3,7 +3,7 @@
 //! Must not live here: how the node does it. This is reading shared state and handing transactions on.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
@@ -26,12 +26,10 @@ use tokio::sync::broadcast;
 
 use crate::{
     clock::Clock, config::NodeConfig, consensus_keys::ConsensusKeys, error::SubmitError,
-    membership::Membership, metrics::Metrics, opaque::Consumer, receipts::Receipts,
-    replica::ReplicaHandle, transactions::Transactions, transport::Links,
+    kept_commits::KeptCommits, membership::Membership, metrics::Metrics, opaque::Consumer,
+    receipts::Receipts, replica::ReplicaHandle, transactions::Transactions, transport::Links,
 };
 
-/// Executed commits that a node keeps for streams that resume.
-const COMMITS_KEPT: usize = 4096;
 /// A transaction that was accepted this long ago and has no outcome is proposed again if it comes again.
 const RESUBMIT_AFTER_MS: u64 = 10_000;
 
@@ -85,7 +83,7 @@ pub(crate) struct Shared {
     pub ledger: RwLock<Ledger>,
     pub transactions: Mutex<Transactions>,
     pub receipts: Mutex<Receipts>,
-    pub commits: Mutex<VecDeque<Arc<CommitRecord>>>,
+    pub commits: Mutex<KeptCommits>,
     pub changes: broadcast::Sender<Arc<CommitRecord>>,
     pub replica: ReplicaHandle,
     pub endpoint: Endpoint,
@@ -215,10 +213,7 @@ impl Shared {
     /// Makes an executed commit visible.
     pub fn publish(&self, record: Arc<CommitRecord>) {
         let mut commits = self.commits.lock().expect("no holder panics");
-        commits.push_back(Arc::clone(&record));
-        if commits.len() > COMMITS_KEPT {
-            commits.pop_front();
-        }
+        commits.push(Arc::clone(&record));
         drop(commits);
         // Nobody may be listening.
         let _ = self.changes.send(record);
@@ -399,8 +394,7 @@ impl NodeHandle {
     /// Executed commits with index >= `from`, ascending, at most `limit`, as far as this node still keeps them.
     pub fn commits(&self, from: u64, limit: usize) -> Vec<Arc<CommitRecord>> {
         let commits = self.shared.commits.lock().expect("no holder panics");
-        let start = commits.partition_point(|c| c.index < from);
-        commits.range(start..).take(limit).cloned().collect()
+        commits.from(from, limit)
     }
 
     /// What the node says of itself.

@@ -3,7 +3,7 @@
 //! Must not live here: anything that runs.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fs,
     sync::{
         Arc, Mutex, RwLock,
@@ -122,7 +122,7 @@ impl Identity {
             clock: Clock::off_by(faults.clock_ms),
             transactions: Mutex::new(Transactions::default()),
             receipts: Mutex::new(Receipts::default()),
-            commits: Mutex::new(VecDeque::new()),
+            commits: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
             replica,
             endpoint,

@@ -21,6 +21,7 @@ mod cores;
 pub mod data_dir;
 #[cfg(test)]
 mod data_dir_tests;
+mod digest_map;
 mod disputes;
 mod doctor;
 pub mod error;
@@ -32,6 +33,7 @@ pub mod host;
 mod identity;
 pub mod images;
 mod intake;
+mod kept_commits;
 pub mod keys;
 mod membership;
 pub mod metrics;

@@ -12,6 +12,7 @@ use prometheus_client::{
 pub struct Metrics {
     pub(crate) registry: Registry,
     pub(crate) events_received: Counter,
+    pub(crate) events_repeated: Counter,
     pub(crate) peer_faults: Counter,
     pub(crate) transactions: Counter,
     pub(crate) executed_commit: Gauge,
@@ -31,6 +32,7 @@ impl Default for Metrics {
         let mut this = Self {
             registry: Registry::default(),
             events_received: Counter::default(),
+            events_repeated: Counter::default(),
             peer_faults: Counter::default(),
             transactions: Counter::default(),
             executed_commit: Gauge::default(),
@@ -45,6 +47,11 @@ impl Default for Metrics {
             "events_received",
             "Events received from peers that verified",
             this.events_received.clone(),
+        );
+        registry.register(
+            "events_repeated",
+            "Events received from peers that had been verified before",
+            this.events_repeated.clone(),
         );
         registry.register(
             "healed_events",

@@ -111,6 +111,7 @@ impl Node {
             attestor: Arc::clone(&attestor),
             instance: rand::random::<u64>() | 1,
             fatal,
+            verified: Arc::default(),
         });
         let consensus = ConsensusProtocol {
             links: shared.links.clone(),

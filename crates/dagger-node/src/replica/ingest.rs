@@ -14,7 +14,7 @@ use shadowgraph::{
     ChainId, Digest, Input, Message, Peer, UnverifiedEvent, VerifiedEvent, verify_events,
 };
 
-use super::ReplicaInput;
+use super::{ReplicaInput, recent::Recent};
 use crate::{
     attest::Attestor,
     error::NodeError,
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Transactions whose check is remembered until they are executed.
-const CACHE_TRANSACTIONS_MAX: usize = 1 << 18;
+const CACHE_TRANSACTIONS_MAX: usize = 1 << 17;
 /// Below this many bytes checking at once costs less than handing it to another thread.
 const INLINE_BYTES_MAX: usize = 16 << 10;
 
@@ -85,7 +85,12 @@ pub(crate) struct Ingest {
     pub attestor: Arc<Attestor>,
     pub instance: u64,
     pub fatal: tokio::sync::mpsc::Sender<NodeError>,
+    pub verified: Arc<Verified>,
 }
+
+/// The events that were verified lately.
+#[derive(Default)]
+pub(crate) struct Verified(Mutex<Recent<VerifiedEvent>>);
 
 impl Directory for Ingest {
     fn name_of(&self, node_key: &Key) -> Option<String> {
@@ -146,7 +151,7 @@ impl Ingest {
                 // Of opaque bytes there is only the event's one signature to check.
                 let inline = length <= INLINE_BYTES_MAX || self.shared.opaque.is_some();
                 let (verified, foreign) = if inline {
-                    verify(&self.shared, &self.cache, events)
+                    verify(&self.shared, &self.cache, &self.verified, events)
                 } else {
                     self.verify_elsewhere(events).await
                 };
@@ -192,8 +197,9 @@ impl Ingest {
         events: Vec<Bytes>,
     ) -> (Vec<VerifiedEvent>, Vec<UnverifiedEvent>) {
         let (shared, cache) = (Arc::clone(&self.shared), Arc::clone(&self.cache));
+        let verified = Arc::clone(&self.verified);
         // One job a peer at most, and threads that sleep while there is none: a pool that looks for work spins.
-        let job = tokio::task::spawn_blocking(move || verify(&shared, &cache, events));
+        let job = tokio::task::spawn_blocking(move || verify(&shared, &cache, &verified, events));
         job.await.unwrap_or_default()
     }
 
@@ -244,19 +250,43 @@ impl Ingest {
     }
 }
 
+impl Verified {
+    fn get(&self, digest: &Digest) -> Option<VerifiedEvent> {
+        self.0.lock().expect("no holder panics").get(digest)
+    }
+
+    fn put(&self, event: &VerifiedEvent) {
+        let mut recent = self.0.lock().expect("no holder panics");
+        recent.put(*event.digest(), event.clone(), event.bytes().len());
+    }
+}
+
 /// The events of the present epoch, verified, and those of others, which its committee cannot verify.
 fn verify(
     shared: &Shared,
     cache: &CheckedCache,
+    recent: &Verified,
     events: Vec<Bytes>,
 ) -> (Vec<VerifiedEvent>, Vec<UnverifiedEvent>) {
     let membership = shared.membership();
     let mut decoded = Vec::with_capacity(events.len());
     let mut foreign = Vec::new();
+    // In their order, with gaps for those that are not verified yet.
+    let mut verified = Vec::with_capacity(events.len());
+    let mut places = Vec::new();
     for bytes in events {
         match UnverifiedEvent::decode(bytes) {
             Ok(event) if event.epoch() != membership.committee.epoch() => foreign.push(event),
-            Ok(event) => decoded.push(event),
+            Ok(event) => {
+                let known = recent.get(&event.reference().digest);
+                if known.is_some() {
+                    shared.metrics.events_repeated.inc();
+                } else {
+                    places.push(verified.len());
+                    decoded.push(event);
+                }
+                verified.push(known);
+            }
             Err(error) => bad_event(shared, &error),
         }
     }
@@ -265,17 +295,17 @@ fn verify(
         &ChainId(shared.genesis.chain_id.0),
         &membership.committee,
     );
-    let mut verified = Vec::with_capacity(results.len());
-    for result in results {
+    for (place, result) in places.into_iter().zip(results) {
         match result {
             Ok(event) => {
                 check_transactions(shared, cache, &event);
-                verified.push(event);
+                recent.put(&event);
+                verified[place] = Some(event);
             }
             Err(error) => bad_event(shared, &error),
         }
     }
-    (verified, foreign)
+    (verified.into_iter().flatten().collect(), foreign)
 }
 
 fn bad_event(shared: &Shared, error: &dyn std::fmt::Display) {

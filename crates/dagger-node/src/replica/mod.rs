@@ -3,6 +3,8 @@
 //! What must not live here: the ledger (executor) and sockets (transport).
 
 mod ingest;
+mod inputs;
+mod recent;
 mod recover;
 mod serve;
 mod turn;
@@ -21,10 +23,9 @@ pub(crate) use recover::{Origin, Recovered, recover};
 pub(crate) use serve::key_of;
 pub(crate) use turn::ReplicaThread;
 
+use self::inputs::{Inputs, InputsEnd};
 use crate::error::SubmitError;
 
-/// Inputs that may wait for the replica; whoever sends more waits.
-const INPUTS_MAX: usize = 1024;
 /// Words of the executor and of timers that may wait.
 const CONTROLS_MAX: usize = 1024;
 
@@ -74,14 +75,14 @@ pub(crate) enum Control {
 /// Talks to the replica thread. Cheap to clone.
 #[derive(Clone)]
 pub struct ReplicaHandle {
-    inputs: mpsc::Sender<ReplicaInput>,
+    inputs: Inputs,
     controls: mpsc::Sender<Control>,
     status: Arc<Mutex<ReplicaStatus>>,
 }
 
 /// The replica thread's ends of the channels.
 pub(crate) struct ReplicaQueues {
-    pub inputs: mpsc::Receiver<ReplicaInput>,
+    pub inputs: InputsEnd,
     pub controls: mpsc::Receiver<Control>,
     pub status: Arc<Mutex<ReplicaStatus>>,
 }
@@ -89,7 +90,7 @@ pub(crate) struct ReplicaQueues {
 impl ReplicaQueues {
     /// Drops what waits: there is no replica to take it.
     pub(crate) fn drain(&mut self) {
-        while self.inputs.try_recv().is_ok() {}
+        while self.inputs.try_recv().is_some() {}
         while self.controls.try_recv().is_ok() {}
     }
 }
@@ -97,7 +98,7 @@ impl ReplicaQueues {
 impl ReplicaHandle {
     /// A handle and the ends that the thread will own.
     pub(crate) fn new() -> (Self, ReplicaQueues) {
-        let (inputs, inputs_end) = mpsc::channel(INPUTS_MAX);
+        let (inputs, inputs_end) = Inputs::new();
         let (controls, controls_end) = mpsc::channel(CONTROLS_MAX);
         let status = Arc::new(Mutex::default());
         let queues = ReplicaQueues {
@@ -175,6 +176,6 @@ impl ReplicaHandle {
 
     /// Inputs that wait.
     pub(crate) fn waiting(&self) -> usize {
-        self.inputs.max_capacity() - self.inputs.capacity()
+        self.inputs.waiting()
     }
 }

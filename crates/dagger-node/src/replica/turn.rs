@@ -12,7 +12,10 @@ use shadowgraph::{
 };
 use tokio::{runtime::Handle, sync::mpsc, sync::mpsc::error::TrySendError};
 
-use super::{CheckedCache, Control, ReplicaInput, ReplicaQueues, ingest::note_own_event, serve};
+use super::{
+    CheckedCache, Control, ReplicaInput, ReplicaQueues, ingest::note_own_event, inputs::Waiting,
+    serve,
+};
 use crate::{
     accuse::accuse,
     attest::Attestor,
@@ -101,7 +104,7 @@ impl ReplicaThread {
             self.publish_status();
         }
         let mut control = self.deferred.pop_front();
-        let mut input = None;
+        let mut input: Option<Waiting> = None;
         if control.is_none() {
             let queues = &mut self.queues;
             parking.wait(until, |context| {
@@ -117,7 +120,7 @@ impl ReplicaThread {
                 (Some(Control::Stop), _) => return Turn::Stop,
                 (Some(Control::Input(input)), _) => self.handle(input),
                 (Some(Control::HoldKey(key)), _) => self.replica.hold_key(*key),
-                (None, Some(input)) => self.take(input),
+                (None, Some(input)) => self.take(input.into_input()),
                 (None, None) => break,
             }
             control = self
@@ -125,13 +128,13 @@ impl ReplicaThread {
                 .pop_front()
                 .or_else(|| self.queues.controls.try_recv().ok());
             if control.is_none() {
-                input = self.queues.inputs.try_recv().ok();
+                input = self.queues.inputs.try_recv();
             }
         }
         // What the last iteration took must not be lost.
         self.deferred.extend(control);
         if let Some(input) = input {
-            self.take(input);
+            self.take(input.into_input());
         }
         let now_ms = self.shared.clock.now_ms();
         if self.replica.next_deadline_ms().is_some_and(|d| d <= now_ms) {
