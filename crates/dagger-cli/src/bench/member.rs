@@ -91,6 +91,8 @@ pub fn run() -> Done {
     let schedule: Schedule = read()?;
     let report = measure(&plan, &members, schedule);
     write(&report)?;
+    // The others may need this member's votes for what has not come out yet. The input ends when all have reported.
+    let _ = std::io::stdin().read_line(&mut String::new());
     // The data goes with the benchmark; nothing is left to be done in order.
     std::process::exit(0);
 }
