@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use crate::qemu::aio::Aio;
 use crate::spec::InstanceSpec;
 use crate::status::InstanceStatus;
 
@@ -38,6 +39,9 @@ pub struct Launch {
     /// What connects the guest to the internet; none: nothing does.
     #[serde(default)]
     pub pasta: Option<PathBuf>,
+    /// How QEMU reads and writes the disk.
+    #[serde(default)]
+    pub aio: Aio,
     /// Where this host's verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog, CLOCK_BOOTTIME ms.

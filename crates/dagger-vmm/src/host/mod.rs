@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::clock::boottime_ms;
 use crate::control::{Request, Response};
 use crate::error::VmmError;
+use crate::qemu::aio::Aio;
 use crate::record::{CONSOLE_FILE, LOG_FILE, Lock, STATE_FILE, State, read_json};
 use crate::spec::{InstanceId, InstanceSpec};
 use crate::status::{InstanceState, InstanceStatus, StopMode};
@@ -52,6 +53,8 @@ struct Shared {
     exe: PathBuf,
     qemu: PathBuf,
     pasta: PathBuf,
+    /// What QEMU here can use for disks, once it was asked.
+    aio: tokio::sync::OnceCell<Aio>,
     /// One transition per instance at a time.
     turns: Mutex<BTreeMap<InstanceId, Arc<tokio::sync::Mutex<()>>>>,
     /// Since when a shim has not answered, Unix ms.
@@ -96,6 +99,7 @@ impl Host {
                 exe,
                 qemu,
                 pasta,
+                aio: tokio::sync::OnceCell::new(),
                 turns: Mutex::default(),
                 silent: Mutex::default(),
             }),
@@ -140,6 +144,11 @@ impl Host {
         find_program(&self.shared.pasta)
     }
 
+    /// What this QEMU can use for disks: asked once.
+    async fn aio(&self, qemu: &Path) -> Aio {
+        *self.shared.aio.get_or_init(|| Aio::best(qemu)).await
+    }
+
     /// Prepares and starts an instance; see [`Vmm::start`]. Returns when a shim has it in its care, before the guest runs.
     ///
     /// # Errors
@@ -155,6 +164,7 @@ impl Host {
             return Err(VmmError::LeaseExpired(id));
         }
         let qemu = self.find_qemu()?;
+        let aio = self.aio(&qemu).await;
         let _turn = self.turn(id).await;
         let dir = self.directory(id);
         let plan = prepare::Plan {
@@ -162,6 +172,7 @@ impl Host {
             spec: spec.clone(),
             qemu,
             pasta: self.find_pasta(),
+            aio,
             accel_file: self.shared.dir.join("accel.json"),
             lease_deadline_boottime_ms,
         };

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::clock::boot_id;
 use crate::error::VmmError;
 use crate::qcow2;
+use crate::qemu::aio::Aio;
 use crate::qemu::args::{DISK_FILE, SEED_FILE, UEFI_CODE, UEFI_VARS, UEFI_VARS_FILE};
 use crate::record::{LAUNCH_FILE, Launch, Lock, STATE_FILE, read_json, write_atomically};
 use crate::seed;
@@ -27,6 +28,8 @@ pub struct Plan {
     pub qemu: PathBuf,
     /// What connects guests to the internet, if the host has it.
     pub pasta: Option<PathBuf>,
+    /// How QEMU is to read and write the disk.
+    pub aio: Aio,
     /// Where the verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog.
@@ -81,6 +84,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
         spec: spec.clone(),
         qemu: plan.qemu.clone(),
         pasta: plan.pasta.clone(),
+        aio: plan.aio,
         accel_file: plan.accel_file.clone(),
         lease_deadline_boottime_ms: plan.lease_deadline_boottime_ms,
         boot_id: boot_id(),

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::qemu::aio::Aio;
 use crate::seed::mac_address;
 use crate::spec::{Accelerator, BootSource, DiskFormat, Firmware, InstanceSpec, Profile};
 
@@ -27,7 +28,12 @@ pub const UEFI_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const TCG_CACHE_MIB: u32 = 128;
 
 /// The arguments, without the program. `internet`: QEMU runs in a namespace from which nothing private can be reached.
-pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator, internet: bool) -> Vec<OsString> {
+pub fn arguments(
+    spec: &InstanceSpec,
+    accelerator: Accelerator,
+    internet: bool,
+    aio: Aio,
+) -> Vec<OsString> {
     let profile = effective_profile(spec.profile, accelerator);
     let mut out: Vec<OsString> = Vec::new();
     let mut add = |option: &str, value: &str| out.extend([option.into(), value.into()]);
@@ -64,7 +70,7 @@ pub fn arguments(spec: &InstanceSpec, accelerator: Accelerator, internet: bool) 
     add("-serial", "chardev:console");
     add("-object", "rng-builtin,id=entropy");
     add("-device", &device(profile, "virtio-rng", "rng=entropy"));
-    disks(spec, profile, &mut add);
+    disks(spec, profile, aio, &mut add);
     // `restrict` keeps the guest off everything but the ports forwarded to it: no host, no private network, no internet.
     let restrict = if internet { "off" } else { "on" };
     add(
@@ -118,10 +124,12 @@ fn device(profile: Profile, name: &str, rest: &str) -> String {
     format!("{name}-{transport},{rest}")
 }
 
-fn disks(spec: &InstanceSpec, profile: Profile, add: &mut impl FnMut(&str, &str)) {
+fn disks(spec: &InstanceSpec, profile: Profile, aio: Aio, add: &mut impl FnMut(&str, &str)) {
     let mut disk = json!({
         "node-name": "disk", "driver": "qcow2", "discard": "unmap",
-        "file": { "driver": "file", "filename": DISK_FILE, "discard": "unmap" },
+        "file": {
+            "driver": "file", "filename": DISK_FILE, "discard": "unmap", "aio": aio.as_str(),
+        },
     });
     if let BootSource::Disk { base, format, .. } = &spec.boot {
         add("-blockdev", &base_node(base, *format).to_string());

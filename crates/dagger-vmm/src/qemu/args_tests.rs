@@ -2,7 +2,7 @@ use super::*;
 use crate::spec::tests::spec;
 
 fn line(spec: &InstanceSpec, accelerator: Accelerator) -> String {
-    let words = arguments(spec, accelerator, false);
+    let words = arguments(spec, accelerator, false, Aio::Threads);
     words
         .iter()
         .map(|w| w.to_string_lossy())
@@ -56,7 +56,7 @@ fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
         format: DiskFormat::Qcow2,
         firmware: Firmware::Bios,
     };
-    let words = arguments(&spec, Accelerator::Tcg, true);
+    let words = arguments(&spec, Accelerator::Tcg, true, Aio::IoUring);
     let nodes: Vec<Value> = words
         .iter()
         .filter_map(|w| serde_json::from_str(&w.to_string_lossy()).ok())
@@ -79,4 +79,5 @@ fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
         .find(|n| n["node-name"] == "disk")
         .expect("a disk node");
     assert_eq!(disk["backing"], "base");
+    assert_eq!(disk["file"]["aio"], "io_uring");
 }

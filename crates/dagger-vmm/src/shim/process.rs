@@ -43,7 +43,7 @@ pub fn spawn(
     let (console, console_theirs) = UnixStream::pair()?;
     let mut command = Command::new(&launch.qemu);
     command
-        .args(arguments(&launch.spec, accelerator, internet))
+        .args(arguments(&launch.spec, accelerator, internet, launch.aio))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::from(OwnedFd::from(qmp_theirs)))
