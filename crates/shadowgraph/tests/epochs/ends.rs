@@ -65,6 +65,31 @@ fn events_of_an_epoch_that_ends_carry_nothing() {
     }
 }
 
+/// docs/protocol.md 10, "No deadlock at the boundary": after 50 rounds without a certificate.
+#[test]
+fn members_that_cannot_end_an_epoch_fall_back_to_the_heartbeat() {
+    let mut cluster = network(4, 4, 4);
+    cluster.plan.insert(0, (5, vec![0, 1, 2, 3]));
+    cluster.diverging.extend([2, 3]);
+    load(&mut cluster, &[0, 1, 2, 3], "before", 40);
+    cluster.run_until("all have executed the end", |cluster| {
+        (0..4).all(|node| knows_end(cluster, node))
+    });
+    // What pends meanwhile can be ordered by the next epoch only: it keeps nobody awake.
+    load(&mut cluster, &[0, 1, 2, 3], "meanwhile", 8);
+    let asleep = |cluster: &Cluster| cluster.nodes.iter().all(|node| !node.status().awake);
+    cluster.run_until("they rest", asleep);
+    let before = cluster.pushed.clone();
+    cluster.run_for(20_000);
+    for (node, (before, after)) in before.iter().zip(&cluster.pushed).enumerate() {
+        let made = after - before;
+        assert!((18..=21).contains(&made), "{node}: {made} in 20 heartbeats");
+        let status = cluster.nodes[node].status();
+        assert!(status.split_checkpoint.is_some() && status.pool_transactions > 0);
+        assert_eq!(status.epoch, Epoch(0));
+    }
+}
+
 /// docs/protocol.md 10.5
 #[test]
 fn a_straggler_makes_no_events_of_an_epoch_whose_end_it_was_shown() {
