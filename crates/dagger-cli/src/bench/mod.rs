@@ -5,6 +5,7 @@ mod cluster;
 mod consensus;
 mod figure;
 mod fleet;
+mod ledger;
 mod load;
 mod member;
 mod recorder;
@@ -18,6 +19,7 @@ use crate::failure::Done;
 pub fn run(command: &BenchCommand) -> Done {
     match command {
         BenchCommand::Consensus(args) => consensus::run(args),
+        BenchCommand::Ledger(args) => figure::print(&ledger::measure(args.quick), args.json),
         BenchCommand::Vm(args) => vm::run(args),
         BenchCommand::Member => member::run(),
     }
