@@ -134,7 +134,7 @@ impl Read for Hashing<'_> {
 
 impl Hashing<'_> {
     /// Reads what is left and compares.
-    fn is_whole(mut self) -> io::Result<bool> {
+    fn ends_whole(mut self) -> io::Result<bool> {
         io::copy(&mut self, &mut io::sink())?;
         Ok(self.checksum.matches())
     }
@@ -268,7 +268,7 @@ impl Snapshots {
                     let mut body = snapshot.body()?;
                     let accepted = accept(&snapshot.head, &mut body);
                     // Damage explains what does not make sense.
-                    match body.is_whole() {
+                    match body.ends_whole() {
                         Ok(true) if snapshot.head_bytes[12..44] != self.chain_id => {
                             return Err(NodeError::WrongNetwork {
                                 dir: snapshot.path,
