@@ -12,6 +12,8 @@ const JITTER_MS: u64 = 5;
 const WAIT_MIN_MS: u64 = 10;
 /// No wait is longer, in milliseconds.
 pub(crate) const WAIT_MAX_MS: u64 = 10_000;
+/// A round's quorum counts as no more than so many times what quorums took before it.
+const OUTLIER: u64 = 4;
 /// No ancestor is awaited longer before it is asked for, in milliseconds.
 const ARRIVAL_MAX_MS: u64 = 200;
 /// Rounds without a commit after which the wait doubles, and rounds with commits after which it halves again.
@@ -59,12 +61,14 @@ impl Pacing {
         half.min(ARRIVAL_MAX_MS).max(least_ms)
     }
 
-    /// A round had its quorum so long after our event of it.
+    /// A round had its quorum so long after our event of it. One that took very much longer than those before tells of members
+    /// that were away, not of the network: it counts as [`OUTLIER`] times as long as they did.
     pub(crate) fn measured(&mut self, quorum_ms: u64) {
         let quorum_ms = quorum_ms.min(WAIT_MAX_MS);
-        let smoothed = self
-            .quorum_ms_x8
-            .map_or(quorum_ms * 8, |x8| x8 - x8 / 8 + quorum_ms);
+        let smoothed = self.quorum_ms_x8.map_or(quorum_ms * 8, |x8| {
+            let most_ms = (x8 / 8).max(WAIT_MIN_MS) * OUTLIER;
+            x8 - x8 / 8 + quorum_ms.min(most_ms)
+        });
         self.quorum_ms_x8 = Some(smoothed);
     }
 
@@ -103,6 +107,21 @@ mod tests {
             pacing.measured(5_000);
         }
         assert_eq!(pacing.arrival_ms(20), ARRIVAL_MAX_MS);
+    }
+
+    #[test]
+    fn a_time_without_a_quorum_is_not_taken_for_a_slow_network() {
+        let mut pacing = Pacing::new(200);
+        for _ in 0..50 {
+            pacing.measured(40);
+        }
+        pacing.measured(9_000);
+        assert!(pacing.wait_ms() < 40, "{}", pacing.wait_ms());
+        // A network that has become that slow is followed all the same.
+        for _ in 0..30 {
+            pacing.measured(4_000);
+        }
+        assert!(pacing.wait_ms() > 1_900, "{}", pacing.wait_ms());
     }
 
     #[test]
