@@ -98,22 +98,6 @@ pub fn mib(mib: u64) -> String {
     }
 }
 
-/// A size in bytes as people say it.
-pub fn bytes(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut scaled, mut unit) = (bytes, 0);
-    let mut rest = 0;
-    while scaled >= 1024 && unit + 1 < UNITS.len() {
-        rest = (scaled % 1024) * 10 / 1024;
-        scaled /= 1024;
-        unit += 1;
-    }
-    match unit {
-        0 => format!("{scaled} B"),
-        _ => format!("{scaled}.{rest} {}", UNITS[unit]),
-    }
-}
-
 /// How long ago, seen from `now_ms`, in the largest unit that says something.
 pub fn ago(now_ms: u64, then_ms: u64) -> String {
     let seconds = now_ms.saturating_sub(then_ms) / 1000;

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod keys;
 pub mod proof;
+pub mod size;
 pub mod token;
 pub mod transaction;
 pub mod user_data;

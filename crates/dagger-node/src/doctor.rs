@@ -3,7 +3,10 @@
 
 use std::{fs, path::Path};
 
-use dagger_client::api::{CheckView, NodeState, Verdict};
+use dagger_client::{
+    api::{CheckView, NodeState, Verdict},
+    size,
+};
 use nix::sys::{
     resource::{Resource, getrlimit},
     statvfs::statvfs,
@@ -248,14 +251,18 @@ fn disk(dir: &Path) -> CheckView {
     let block = stat.fragment_size();
     let used: Vec<String> = ["events", "state", "blobs", "vms"]
         .iter()
-        .map(|name| format!("{name} {}", size(bytes_in(&dir.join(name)))))
+        .map(|name| format!("{name} {}", size::bytes(bytes_in(&dir.join(name)))))
         .collect();
     let (free, total) = (stat.blocks_available() * block, stat.blocks() * block);
     disk_verdict(free, total, &used.join(", "))
 }
 
 fn disk_verdict(free: u64, total: u64, used: &str) -> CheckView {
-    let text = format!("{} of {} free; {used}", size(free), size(total));
+    let text = format!(
+        "{} of {} free; {used}",
+        size::bytes(free),
+        size::bytes(total)
+    );
     if free < DISK_FREE_MIN_BYTES {
         check(
             "disk",
@@ -280,15 +287,6 @@ fn bytes_in(dir: &Path) -> u64 {
         _ => entry.metadata().map_or(0, |meta| meta.blocks() * 512),
     });
     bytes.sum()
-}
-
-fn size(bytes: u64) -> String {
-    let tenths = |unit: u64| format!("{}.{}", bytes / unit, bytes % unit * 10 / unit);
-    match bytes {
-        0..=0xf_ffff => format!("{} KiB", bytes >> 10),
-        0x10_0000..=0x3fff_ffff => format!("{} MiB", tenths(1 << 20)),
-        _ => format!("{} GiB", tenths(1 << 30)),
-    }
 }
 
 /// What the disk has lost of the event log, and peers gave back.

@@ -6,6 +6,7 @@ use crate::failure::{Done, Exit, Failure};
 use crate::output::{self, Listing};
 use dagger_client::http::Client;
 use dagger_client::keys::KeyKind;
+use dagger_client::size;
 use dagger_ledger::{
     Action, Blob, Boot, Digest, DirectBoot, DiskBoot, DiskFormat, Firmware, ImageManifest,
     ImageName, ImagePublish, ImageShare,
@@ -47,7 +48,7 @@ async fn list(context: &Context) -> Done {
             image.name,
             image.arch,
             image.boot,
-            output::bytes(image.size_bytes),
+            size::bytes(image.size_bytes),
             image.replicas.len().to_string(),
             output::short(&image.digest),
             if image.retired {
@@ -269,7 +270,7 @@ async fn upload(context: &Context, client: &Client, uploader: &Uploader<'_>, par
     if !context.json() {
         output::line(&format!(
             "uploaded {name} ({}) to {}",
-            output::bytes(stored.size_bytes),
+            size::bytes(stored.size_bytes),
             client.api()
         ))?;
     }

@@ -21,6 +21,9 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, header};
 use axum::response::IntoResponse;
 use axum::{Json, Router, routing::get};
+use dagger_client::api::CheckView;
+use std::sync::Arc;
+use std::time::Instant;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,6 +37,8 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 pub(crate) struct Api {
     pub(crate) node: NodeHandle,
     pub(crate) images: Images,
+    /// The last look of the node at itself, and when it was.
+    examined: Arc<tokio::sync::Mutex<Option<(Instant, Vec<CheckView>)>>>,
 }
 
 #[derive(OpenApi)]
@@ -68,7 +73,11 @@ pub fn router(node: NodeHandle, images: Images) -> Router {
         })
         .method_not_allowed_fallback(async || ApiError::wrong_method())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(Api { node, images })
+        .with_state(Api {
+            node,
+            images,
+            examined: Arc::default(),
+        })
 }
 
 /// The OpenAPI document of this version, as `/openapi.json` serves it.

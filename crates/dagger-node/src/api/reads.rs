@@ -11,7 +11,11 @@ use dagger_client::api::{
 };
 use dagger_ledger::{Code, Ledger, Parameters, VmRecord};
 use serde::Deserialize;
+use std::time::{Duration, Instant};
 use utoipa::IntoParams;
+
+/// How long the node's look at itself is told again.
+const EXAMINED_FOR: Duration = Duration::from_secs(1);
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -24,14 +28,23 @@ pub(super) async fn status(State(api): State<Api>) -> Json<NodeStatus> {
 /// The node's look at itself and its surroundings: what is well, what is not, what to do.
 #[utoipa::path(get, path = "/v1/checks", tag = "node", responses((status = 200, body = Vec<CheckView>)))]
 pub(super) async fn checks(State(api): State<Api>) -> Answer<Vec<CheckView>> {
-    let examined = tokio::task::spawn_blocking(move || crate::doctor::examine(&api.node)).await;
-    let failed = |_| {
+    // One look at a time, and not more often than that: it walks the data directory, and anybody may ask.
+    let mut last = api.examined.lock().await;
+    if let Some((at, checks)) = &*last
+        && at.elapsed() < EXAMINED_FOR
+    {
+        return Ok(Json(checks.clone()));
+    }
+    let node = api.node.clone();
+    let examined = tokio::task::spawn_blocking(move || crate::doctor::examine(&node)).await;
+    let checks = examined.map_err(|_| {
         ApiError::coded(
             "E_INTERNAL",
             "The node's look at itself did not end well; see its log.",
         )
-    };
-    examined.map(Json).map_err(failed)
+    })?;
+    *last = Some((Instant::now(), checks.clone()));
+    Ok(Json(checks))
 }
 
 /// The node's metrics in the Prometheus text format. Not part of the OpenAPI document.
