@@ -508,7 +508,7 @@ impl Executor {
 }
 
 /// The committee that the ledger wants.
-fn committee_of(next: &NextEpoch) -> Result<Committee, NodeError> {
+pub(crate) fn committee_of(next: &NextEpoch) -> Result<Committee, NodeError> {
     let member = |seat: &dagger_ledger::NextSeat| Member {
         key: PublicKey(seat.consensus_key.0),
         weight: seat.weight,
@@ -519,7 +519,7 @@ fn committee_of(next: &NextEpoch) -> Result<Committee, NodeError> {
 }
 
 /// Per member with events in a commit, the newest round of them.
-fn active_members(events: &[VerifiedEvent]) -> Vec<(u16, u64)> {
+pub(crate) fn active_members(events: &[VerifiedEvent]) -> Vec<(u16, u64)> {
     let mut newest: BTreeMap<u16, u64> = BTreeMap::new();
     for event in events {
         let round = newest.entry(event.creator().0).or_default();

@@ -48,26 +48,10 @@ pub(crate) struct Identity {
 
 impl Identity {
     pub fn load(config: &NodeConfig) -> Result<Self, NodeError> {
-        let genesis_path = config.data_dir.join("genesis.json");
-        let invalid = |detail: String| NodeError::ConfigInvalid {
-            path: genesis_path.clone(),
-            detail,
-        };
-        let bytes = fs::read(&genesis_path).map_err(|e| invalid(format!("cannot read it: {e}")))?;
-        let genesis = Genesis::from_json(&bytes).map_err(|e| invalid(e.to_string()))?;
+        let (genesis, committee) = read_genesis(config)?;
         let keys = config.data_dir.join("keys");
         let node_key = KeyFile::load(&keys.join("node.json"), KeyKind::Node)?.signing;
         let consensus = Arc::new(ConsensusKeys::load(&keys)?);
-        let members: Vec<Member> = genesis
-            .operators
-            .iter()
-            .map(|o| Member {
-                key: PublicKey(o.consensus_key.0),
-                weight: o.weight,
-            })
-            .collect();
-        let committee =
-            Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
         let seat = consensus.seat(&committee);
         let name = seat.map_or_else(
             || config.name.clone(),
@@ -140,4 +124,26 @@ impl Identity {
             config,
         }
     }
+}
+
+/// The network's genesis, from the data directory, and its first committee.
+///
+/// # Errors
+/// `E_CONFIG_INVALID`.
+pub(crate) fn read_genesis(config: &NodeConfig) -> Result<(Genesis, Committee), NodeError> {
+    let path = config.data_dir.join("genesis.json");
+    let invalid = |detail: String| NodeError::ConfigInvalid {
+        path: path.clone(),
+        detail,
+    };
+    let bytes = fs::read(&path).map_err(|e| invalid(format!("cannot read it: {e}")))?;
+    let genesis = Genesis::from_json(&bytes).map_err(|e| invalid(e.to_string()))?;
+    let member = |operator: &dagger_ledger::GenesisOperator| Member {
+        key: PublicKey(operator.consensus_key.0),
+        weight: operator.weight,
+    };
+    let members = genesis.operators.iter().map(member).collect();
+    let committee =
+        Committee::new(Epoch(0), members).map_err(|e| invalid(format!("no committee: {e}")))?;
+    Ok((genesis, committee))
 }

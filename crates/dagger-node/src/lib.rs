@@ -42,6 +42,7 @@ pub mod opaque;
 mod parking;
 mod peers;
 mod receipts;
+pub mod replay;
 pub mod replica;
 mod rules;
 mod statement;

@@ -6,8 +6,10 @@ mod support;
 use dagger_ledger::{
     Action, OperatorKeys, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote,
 };
-use dagger_node::config::Retain;
+use dagger_node::config::{AllWord, Retain};
 use dagger_node::keys::{Key, KeyKind};
+use dagger_node::replay::replay;
+use std::collections::BTreeMap;
 use support::{Network, until};
 
 /// Epochs of this many transactions.
@@ -227,4 +229,35 @@ async fn a_rotated_consensus_key_takes_the_seat_without_a_restart_and_the_old_on
     };
     until("the node to say so", || says("E_NO_CONSENSUS_KEY")).await;
     network.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_history_replays_to_the_certified_roots_from_genesis_alone() {
+    let mut network = Network::new(4, epochs_of(5));
+    for i in 0..4 {
+        network.configure(i, |config| config.store.retain = Retain::All(AllWord::All));
+    }
+    network.start_all().await;
+    let last = load(&network, "a", 20, &[0, 1, 2, 3]).await;
+    network.common_root(last).await;
+    until("several epochs", || (0..4).all(|i| epoch(&network, i) >= 2)).await;
+    network.stop_all().await;
+    let mut roots = BTreeMap::new();
+    for i in 0..4 {
+        let config = network.config(i);
+        // Neither its keys nor its state say anything that the replay believes.
+        std::fs::remove_dir_all(config.data_dir.join("keys")).unwrap();
+        std::fs::remove_dir_all(config.data_dir.join("state")).unwrap();
+        let replayed = replay(&config, |_| {}).unwrap();
+        assert!(replayed.transactions >= 20 && replayed.epoch >= 2);
+        assert!(replayed.commit >= last && replayed.compared > replayed.epoch);
+        let root = *roots
+            .entry(replayed.checkpoint)
+            .or_insert(replayed.state_root);
+        assert_eq!(root, replayed.state_root);
+    }
+    let config = network.config(0);
+    std::fs::remove_dir_all(config.data_dir.join("events/0000000000")).unwrap();
+    let refused = replay(&config, |_| {}).unwrap_err();
+    assert_eq!(refused.code(), "E_HISTORY_PRUNED");
 }

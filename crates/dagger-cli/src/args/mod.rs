@@ -153,6 +153,12 @@ pub enum LedgerCommand {
         #[arg(long, value_name = "FILE")]
         genesis: PathBuf,
     },
+    /// Recompute the whole ledger from the logs of a stopped node, and compare it with what was certified
+    Replay {
+        /// The node's data directory; nothing in it is trusted but the genesis file
+        #[arg(long, value_name = "DIR")]
+        data: PathBuf,
+    },
 }
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! `dagger ledger`.
 
-mod proofs;
+pub(super) mod proofs;
+mod replay;
 
 use crate::args::{LedgerCommand, TailArgs};
 use crate::context::Context;
@@ -25,6 +26,7 @@ pub async fn run(context: &Context, command: LedgerCommand) -> Done {
         LedgerCommand::Prove { record, file } => {
             proofs::prove(context, &record, file.as_deref()).await
         }
+        LedgerCommand::Replay { data } => replay::replay(context, &data),
         LedgerCommand::Verify { proof, genesis } => proofs::verify(context, &proof, &genesis),
     }
 }

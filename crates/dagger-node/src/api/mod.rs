@@ -32,13 +32,16 @@ pub use error::ApiError;
 /// A request body larger than this is refused, uploads of blobs apart.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// When the node looked at itself, and what it saw.
+type Examined = (Instant, Vec<CheckView>);
+
 /// What handlers work with.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) node: NodeHandle,
     pub(crate) images: Images,
     /// The last look of the node at itself, and when it was.
-    examined: Arc<tokio::sync::Mutex<Option<(Instant, Vec<CheckView>)>>>,
+    examined: Arc<tokio::sync::Mutex<Option<Examined>>>,
 }
 
 #[derive(OpenApi)]

@@ -27,11 +27,21 @@ fn write(context: &Context, proof: &Proof, file: Option<&Path>) -> Done {
     let Some(path) = file else {
         return output::json_line(proof);
     };
-    let text = serde_json::to_string(proof).expect("a proof is JSON");
-    std::fs::write(path, text + "\n").map_err(|e| Failure::file(path.display(), &e))?;
+    save(proof, path)?;
     if context.json() {
         return Ok(());
     }
+    say_saved(path)
+}
+
+/// Writes a proof for `dagger ledger verify`.
+pub fn save(proof: &Proof, path: &Path) -> Done {
+    let text = serde_json::to_string(proof).expect("a proof is JSON");
+    std::fs::write(path, text + "\n").map_err(|e| Failure::file(path.display(), &e))
+}
+
+/// Says where a proof is, and how to check it.
+pub fn say_saved(path: &Path) -> Done {
     output::line(&format!(
         "written to {}; check it with `dagger ledger verify {} --genesis GENESIS`",
         path.display(),
@@ -70,8 +80,7 @@ enum Claim {
 }
 
 pub fn verify(context: &Context, proof: &Path, genesis: &Path) -> Done {
-    let read = |path: &Path| std::fs::read(path).map_err(|e| Failure::file(path.display(), &e));
-    let verifier = Verifier::new(&read(genesis)?).map_err(refused)?;
+    let verifier = verifier(genesis)?;
     let parsed: Proof = serde_json::from_slice(&read(proof)?).map_err(|e| {
         Failure::new(
             Exit::Refused,
@@ -102,7 +111,16 @@ pub fn verify(context: &Context, proof: &Path, genesis: &Path) -> Done {
     show(&verified)
 }
 
-fn refused(error: VerifyError) -> Failure {
+/// A verifier that trusts this genesis file and nothing else.
+pub fn verifier(genesis: &Path) -> Done<Verifier> {
+    Verifier::new(&read(genesis)?).map_err(refused)
+}
+
+fn read(path: &Path) -> Done<Vec<u8>> {
+    std::fs::read(path).map_err(|e| Failure::file(path.display(), &e))
+}
+
+pub fn refused(error: VerifyError) -> Failure {
     Failure::new(Exit::Refused, "E_NOT_PROVEN", error.to_string())
 }
 
