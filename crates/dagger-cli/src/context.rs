@@ -174,12 +174,15 @@ impl Context {
         transaction::sign(key, connection.chain, action, valid_until_ms)
     }
 
-    /// The account that the key belongs to.
+    /// The account that the key belongs to, or that has delegated to it.
     pub async fn account(&self, connection: &Connection) -> Done<(SecretKey, AccountView)> {
         let key = self.key(KeyKind::Account)?;
         let public = hex::encode(key.public());
         let accounts = connection.client.accounts().await?;
-        match accounts.into_iter().find(|account| account.key == public) {
+        let acts_for = |account: &AccountView| {
+            account.key == public || account.delegations.iter().any(|d| d.key == public)
+        };
+        match accounts.into_iter().find(acts_for) {
             Some(account) => Ok((key, account)),
             None => Err(Failure::new(
                 Exit::Refused,

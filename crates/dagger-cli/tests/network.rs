@@ -2,6 +2,8 @@
 //! that must be refused. Each by its stable code, and with nothing lost. What one crate decides alone
 //! is tested there.
 
+#[path = "network/accounts.rs"]
+mod accounts;
 #[path = "network/disputes.rs"]
 mod disputes;
 #[path = "network/guests.rs"]
@@ -16,6 +18,8 @@ mod proofs;
 mod support;
 #[path = "network/transactions.rs"]
 mod transactions;
+#[path = "network/usage.rs"]
+mod usage;
 
 use std::net::{TcpListener, UdpSocket};
 use support::{found, run, text, untouched};

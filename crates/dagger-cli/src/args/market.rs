@@ -1,7 +1,9 @@
 //! `dagger image`, `account`, `machine`, `operator`.
 
-use super::{parse_label, parse_permille, parse_size_mib};
+use super::{parse_duration_ms, parse_label, parse_permille, parse_size_mib};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
+use dagger_ledger::DELEGABLE;
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
@@ -117,6 +119,22 @@ pub enum AccountCommand {
         /// Name of the account [default: yours]
         name: Option<String>,
     },
+    /// Show what the VMs of an account have held, with the proof of it
+    Usage {
+        /// Name of the account [default: yours]
+        name: Option<String>,
+        #[command(flatten)]
+        proof: UsageArgs,
+    },
+    /// Give the account another key; the old one means nothing any more
+    Rotate,
+    /// Let another key sign some of what the account may, for a time
+    Delegate(DelegateArgs),
+    /// Take a delegated key back
+    Revoke {
+        /// The key, 64 hex characters
+        public_key: String,
+    },
     /// List accounts
     #[command(visible_alias = "ls")]
     List,
@@ -208,11 +226,44 @@ pub struct MachineUpdateArgs {
     pub no_labels: Vec<String>,
 }
 
+#[derive(Args)]
+pub struct DelegateArgs {
+    /// The other key, 64 hex characters (`dagger account new` makes one and prints it)
+    pub public_key: String,
+    /// What it may sign; may be repeated
+    #[arg(long = "allow", required = true, value_name = "ACTION", value_parser = PossibleValuesParser::new(DELEGABLE))]
+    pub actions: Vec<String>,
+    /// Only for this VM; may be repeated [default: all]
+    #[arg(long = "vm", value_name = "NAME")]
+    pub vms: Vec<String>,
+    /// For how long
+    #[arg(long, value_name = "DURATION", default_value = "30d", value_parser = parse_duration_ms)]
+    pub valid_for: u64,
+}
+
+/// What is done with the proof of an amount.
+#[derive(Args)]
+pub struct UsageArgs {
+    /// Where to write the proof, for `dagger ledger verify`
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Verify the proof; the network's genesis file, from somebody you trust
+    #[arg(long, value_name = "FILE")]
+    pub genesis: Option<PathBuf>,
+}
+
 #[derive(Subcommand)]
 pub enum OperatorCommand {
     /// List operators
     #[command(visible_alias = "ls")]
     List,
+    /// Show what VMs have held on an operator's machines, with the proof of it
+    Usage {
+        /// Name of the operator
+        operator: String,
+        #[command(flatten)]
+        proof: UsageArgs,
+    },
     /// Open an account for a customer; sign with the operator's key
     Sponsor {
         /// Name of the account, a DNS label, unique in the network

@@ -1,12 +1,15 @@
 //! `dagger account`.
 
+mod keys;
+
+use super::usage;
 use crate::args::AccountCommand;
 use crate::config::ClientConfig;
 use crate::context::Context;
 use crate::failure::{Done, Exit, Failure};
 use crate::output::{self, Listing};
 use dagger_client::api::AccountView;
-use dagger_client::keys::{self, KeyKind, SecretKey};
+use dagger_client::keys::{self as key_files, KeyKind, SecretKey};
 use std::path::PathBuf;
 
 pub async fn run(context: &Context, command: AccountCommand) -> Done {
@@ -14,6 +17,10 @@ pub async fn run(context: &Context, command: AccountCommand) -> Done {
         AccountCommand::New { name } => new(context, &name),
         AccountCommand::Show { name } => show(context, name.as_deref()).await,
         AccountCommand::List => list(context).await,
+        AccountCommand::Rotate => keys::rotate(context).await,
+        AccountCommand::Delegate(args) => keys::delegate(context, args).await,
+        AccountCommand::Revoke { public_key } => keys::revoke(context, &public_key).await,
+        AccountCommand::Usage { name, proof } => usage::of_account(context, name, &proof).await,
     }
 }
 
@@ -26,7 +33,7 @@ fn new(context: &Context, name: &str) -> Done {
     std::fs::create_dir_all(&directory)
         .map_err(|error| Failure::file(directory.display(), &error))?;
     let key = SecretKey::generate();
-    keys::write(&path, KeyKind::Account, &key)?;
+    key_files::write(&path, KeyKind::Account, &key)?;
     let public = hex::encode(key.public());
     let mut config = ClientConfig::read(&context.config_dir)?;
     let becomes_default = config.key.is_none();
@@ -79,7 +86,20 @@ async fn show(context: &Context, name: Option<&str>) -> Done {
         ("sponsor", account.sponsor),
         ("vms", account.vms.to_string()),
         ("images", account.images.to_string()),
-    ])
+    ])?;
+    for delegation in account.delegations {
+        output::line(&format!(
+            "key {} may {} {} until {}",
+            delegation.key,
+            delegation.actions.join(", "),
+            match delegation.vms.is_empty() {
+                true => "any VM".to_owned(),
+                false => delegation.vms.join(", "),
+            },
+            output::date(delegation.until_ms)
+        ))?;
+    }
+    Ok(())
 }
 
 async fn list(context: &Context) -> Done {

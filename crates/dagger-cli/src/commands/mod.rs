@@ -7,6 +7,7 @@ mod ledger;
 mod machine;
 mod node;
 mod operator;
+mod usage;
 mod vm;
 
 pub use node::state;

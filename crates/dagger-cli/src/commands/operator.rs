@@ -2,6 +2,7 @@
 
 mod proposals;
 
+use super::usage;
 use crate::args::{OperatorCommand, OperatorKeysArgs, QuotaArgs};
 use crate::context::Context;
 use crate::failure::{Done, Failure};
@@ -18,6 +19,9 @@ use std::path::Path;
 pub async fn run(context: &Context, command: OperatorCommand) -> Done {
     match command {
         OperatorCommand::List => list(context).await,
+        OperatorCommand::Usage { operator, proof } => {
+            usage::of_operator(context, operator, &proof).await
+        }
         OperatorCommand::Sponsor {
             account,
             public_key,

@@ -114,6 +114,22 @@ pub struct AccountView {
     pub vms: u32,
     /// How many images it has published.
     pub images: u32,
+    /// Keys that may act for it; those that have run out are not all taken away.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delegations: Vec<DelegationView>,
+}
+
+/// A key that may act for an account, within bounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DelegationView {
+    /// The key, hex.
+    pub key: String,
+    /// Kinds of action that it may sign.
+    pub actions: Vec<String>,
+    /// VMs that it may act on, by name; none: all.
+    pub vms: Vec<String>,
+    /// Ledger time until which it may.
+    pub until_ms: u64,
 }
 
 /// An image.

@@ -2,8 +2,9 @@
 
 use crate::CommitRecord;
 use dagger_client::api::{
-    AccountView, CandidateView, ChangeView, CommitView, DisputeView, ExplanationView, ImageView,
-    MachineView, OperatorView, OutcomeView, ProbeView, Reason, Resources, VmEvent, VmView,
+    AccountView, CandidateView, ChangeView, CommitView, DelegationView, DisputeView,
+    ExplanationView, ImageView, MachineView, OperatorView, OutcomeView, ProbeView, Reason,
+    Resources, VmEvent, VmView,
 };
 use dagger_ledger as ledger;
 use dagger_ledger::{Boot, Change, Filter, Ledger, MachineId, Subject, VmId};
@@ -125,8 +126,18 @@ pub(super) fn accounts(ledger: &Ledger) -> Vec<AccountView> {
             sponsor: operator_name(ledger, account.sponsor),
             vms: count(ledger.vms_of(account.id)),
             images: count(ledger.images().filter(|image| image.account == account.id)),
+            delegations: account.delegations.iter().map(delegation).collect(),
         })
         .collect()
+}
+
+fn delegation(delegation: &ledger::Delegation) -> DelegationView {
+    DelegationView {
+        key: delegation.key.to_hex(),
+        actions: delegation.actions.clone(),
+        vms: delegation.vms.clone(),
+        until_ms: delegation.until_ms,
+    }
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
