@@ -20,7 +20,6 @@ use std::time::{Duration, Instant};
 /// Of each member.
 const ACCOUNTS: usize = 128;
 const MACHINES: usize = 64;
-pub const VMS: usize = 512;
 /// Transactions handed in together while all this is made.
 const STEP: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,13 +51,20 @@ pub struct Fleet<'a> {
     node: &'a NodeHandle,
     seat: u16,
     n: u16,
+    /// VMs of each member.
+    vms: usize,
     salt: u64,
     valid_until_ms: u64,
 }
 
 impl<'a> Fleet<'a> {
-    /// Makes this member's part; `dir` holds its keys. All members' parts are there when it returns.
-    pub fn make(node: &'a NodeHandle, dir: &Path, (seat, n): (u16, u16)) -> Done<(Self, Vec<Vm>)> {
+    /// Makes this member's part, with so many VMs, as many as everybody's; `dir` holds its keys. All members' parts are there when it returns.
+    pub fn make(
+        node: &'a NodeHandle,
+        dir: &Path,
+        (seat, n): (u16, u16),
+        vms: usize,
+    ) -> Done<(Self, Vec<Vm>)> {
         let key = |kind: KeyKind| {
             keys::read(&dir.join("keys").join(format!("{kind}.json")), kind).map_err(Failure::from)
         };
@@ -68,6 +74,7 @@ impl<'a> Fleet<'a> {
             node,
             seat,
             n,
+            vms,
             salt: 0,
             valid_until_ms,
         };
@@ -138,7 +145,7 @@ impl<'a> Fleet<'a> {
     }
 
     fn make_vms(&mut self) -> Done<Vec<Vm>> {
-        let creates = (0..VMS).map(|number| {
+        let creates = (0..self.vms).map(|number| {
             let create = VmCreate {
                 name: vm_name(number, false),
                 image: format!("{}/micro", account_name(0, 0)),
@@ -180,7 +187,7 @@ impl<'a> Fleet<'a> {
                 .collect();
             self.execute(reports)?;
         }
-        let total = VMS * usize::from(self.n);
+        let total = self.vms * usize::from(self.n);
         self.wait("all VMs", |l| {
             l.vms().filter(|vm| vm.phase == Phase::Running).count() == total
         })?;
@@ -203,7 +210,7 @@ impl<'a> Fleet<'a> {
         };
         let vms: Option<Vec<Vm>> = self
             .node
-            .read(|ledger| (0..VMS).map(|number| place(ledger, number)).collect());
+            .read(|ledger| (0..self.vms).map(|number| place(ledger, number)).collect());
         vms.ok_or_else(|| failed("a VM was not placed"))
     }
 

@@ -1,7 +1,7 @@
 //! Signed transactions, made before they are due: what their customers spend on them is not the nodes' cost. And what checking their
 //! signatures costs by itself, which bounds what any network of so many nodes can do on these cores.
 
-use super::fleet::{Fleet, VMS, Vm, reported, vm_name};
+use super::fleet::{Fleet, Vm, reported, vm_name};
 use crate::failure::Done;
 use bytes::Bytes;
 use dagger_ledger::{Action, Digest, Ended, Report, Running, VmName, VmRename};
@@ -16,8 +16,12 @@ use std::time::Duration;
 
 /// Signatures of a batch: more cost no less for each.
 const BATCH: usize = 128;
+/// VMs of each member, and transactions on each where that allows it: a short run is made ready soon.
+const VMS_MIN: u64 = 64;
+const VMS_MAX: u64 = 512;
+const TRANSACTIONS_A_VM: u64 = 24;
 /// For how long the cost of signatures is measured.
-const COST_SPAN: Duration = Duration::from_millis(1_500);
+const COST_SPAN: Duration = Duration::from_millis(1_000);
 const CONTEXT: &[u8] = b"dagger transaction v1\0";
 
 /// One member's transactions in the order they are due.
@@ -32,7 +36,8 @@ pub struct Signed {
 impl Signed {
     /// Makes the fleet, then `count` transactions on it.
     pub fn prepare(node: &NodeHandle, dir: &Path, seats: (u16, u16), count: u64) -> Done<Self> {
-        let (mut fleet, vms) = Fleet::make(node, dir, seats)?;
+        let vms = (count / TRANSACTIONS_A_VM).clamp(VMS_MIN, VMS_MAX) as usize;
+        let (mut fleet, vms) = Fleet::make(node, dir, seats, vms)?;
         let (mut wires, mut numbers) = (Vec::new(), HashMap::new());
         let mut claims = Vec::new();
         for number in 0..count {
@@ -59,7 +64,7 @@ impl Signed {
 
 /// The life of VMs, step by step, all VMs in turn: four of six transactions are customers', two are reports of machines.
 fn step(vms: &[Vm], number: usize) -> (&dagger_client::keys::SecretKey, Action) {
-    let (of, step) = (number % VMS, number / VMS);
+    let (of, step) = (number % vms.len(), number / vms.len());
     let vm = &vms[of];
     let (cycle, phase) = (step / 6, step % 6);
     // The first step of a cycle gives it the other name.
