@@ -1,5 +1,6 @@
 //! Measures how a node with a long history starts, how a new one takes its state, and what a log costs on disk:
-//! `cargo run --release -p dagger-node --example recovery [-- TRANSACTIONS]` (5,000,000 unless said otherwise).
+//! `cargo run --release -p dagger-node --example recovery [-- TRANSACTIONS [DIR]]` (5,000,000 unless said otherwise). What is made in
+//! DIR stays there, and a second run measures the starts alone.
 //!
 //! The ledger comes from blocks that are executed straight away, without consensus; then real node processes start on it.
 //! The epoch ends with the last block, so that its state is one that peers give out. Prints a table.
@@ -397,6 +398,16 @@ impl Process {
         kib.expect("Linux tells the peak") / 1024.0
     }
 
+    /// Seconds of all its threads on processors.
+    fn cpu_s(&self) -> f64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()));
+        let stat = stat.expect("the process lives");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split(' ').collect();
+        let ticks = |at: usize| fields[at].parse::<f64>().expect("a number");
+        // Linux counts in hundredths.
+        (ticks(12) + ticks(13)) / 100.0
+    }
+
     fn stop(mut self) {
         // The end of its input is its sign to stop.
         drop(self.0.stdin.take());
@@ -489,8 +500,18 @@ fn main() {
     let transactions = args
         .first()
         .map_or(5_000_000, |n| n.parse().expect("a number"));
-    let dir = tempfile::tempdir().expect("a directory");
-    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let made = tempfile::tempdir().expect("a directory");
+    let dir = args.get(1).map_or(made.path(), Path::new);
+    if !dir.join("commit").exists() {
+        make(dir, transactions);
+    }
+    let commit = fs::read_to_string(dir.join("commit")).expect("it was made");
+    measure(dir, commit.parse().expect("a number"));
+}
+
+/// Makes the directories of a node with a history and of one with nothing.
+fn make(dir: &Path, transactions: u64) {
+    let (old, new) = (dir.join("old"), dir.join("new"));
     let genesis = genesis(transactions);
     let mut history = history(&genesis, transactions);
     println!(
@@ -501,7 +522,7 @@ fn main() {
         history.ledger.vms().count(),
         history.body_bytes >> 20
     );
-    let overhead = log_overhead(&dir.path().join("log"), &mut history);
+    let overhead = log_overhead(&dir.join("log"), &mut history);
     let end = end(&mut history);
     let sockets = [0, 1].map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port"));
     let [at, new_at] = sockets.map(|s| s.local_addr().expect("bound"));
@@ -524,7 +545,7 @@ fn main() {
     let epochs = epochs.expect("a directory");
     epochs.save_end(&end).expect("there is space");
     let state_mib = body.len() as f64 / f64::from(1 << 20);
-    drop((body, history));
+    fs::write(dir.join("commit"), commit.to_string()).expect("there is space");
     say("state in a snapshot", state_mib, "MiB", None);
     let written_ms = written.as_secs_f64() * 1_000.0;
     say("  encoded, while execution waits", written_ms, "ms", None);
@@ -534,6 +555,14 @@ fn main() {
         "x",
         Some(1.3),
     );
+}
+
+fn measure(dir: &Path, commit: u64) {
+    let (old, new) = (dir.join("old"), dir.join("new"));
+    // Nothing of an earlier measurement.
+    for sub in ["state", "events"] {
+        let _ = fs::remove_dir_all(new.join(sub));
+    }
     let (member, took) = Process::start(&old, commit);
     say(
         "restart, until it serves",
@@ -541,6 +570,7 @@ fn main() {
         "s",
         Some(5.0),
     );
+    say("  its processor time", member.cpu_s(), "s", None);
     say("  its peak memory", member.peak_mib(), "MiB", None);
     let (newcomer, took) = Process::start(&new, commit);
     say(
@@ -549,6 +579,7 @@ fn main() {
         "s",
         Some(60.0),
     );
+    say("  its processor time", newcomer.cpu_s(), "s", None);
     say(
         "  its peak memory",
         newcomer.peak_mib(),
