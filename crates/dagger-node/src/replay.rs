@@ -116,10 +116,7 @@ pub fn replay(
     loop {
         let epoch = replay.recovery.committee().epoch();
         if !epochs.has_log(epoch) {
-            if epochs
-                .last_end()?
-                .is_some_and(|end| end.next.epoch() > epoch)
-            {
+            if epochs.knows_later(epoch) {
                 return Err(ReplayError::Pruned { missing: epoch.0 });
             }
             break;

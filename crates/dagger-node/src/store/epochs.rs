@@ -93,6 +93,13 @@ impl Epochs {
         entries.flatten().any(|e| e.file_name() != END_FILE)
     }
 
+    /// Whether anything of a later epoch is there.
+    pub(crate) fn knows_later(&self, epoch: Epoch) -> bool {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let mut kept = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok());
+        kept.any(|kept| kept > epoch.0)
+    }
+
     /// Keeps the proof that an epoch ended: on disk when this returns.
     ///
     /// # Errors
