@@ -15,6 +15,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 /// Time between the word to begin and the first transaction.
 const LEAD_NS: u64 = 300_000_000;
 
+/// Linux keeps what lies here in memory.
+const MEMORY: &str = "/dev/shm";
+
 struct Process {
     child: Child,
     out: BufReader<ChildStdout>,
@@ -30,10 +33,13 @@ impl Drop for Process {
 
 /// Runs a peer's members once under a load.
 pub fn run(peer: Peer, load: &Load) -> anyhow::Result<Measured> {
-    let plan = |seat| Plan {
+    // Dropped after the processes.
+    let memory = tempfile::tempdir_in(MEMORY)?;
+    let plan = |seat: u16| Plan {
         peer,
         seat,
         size: load.size,
+        memory_dir: memory.path().join(seat.to_string()),
     };
     let mut processes: Vec<Process> = (0..load.n)
         .map(|seat| Process::spawn(&plan(seat)))

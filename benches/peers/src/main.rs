@@ -59,6 +59,10 @@ enum PeerName {
     Aleph5Inside,
     /// The same every 20 ms
     Aleph20Inside,
+    /// commonware-consensus, a block every 5 ms at most
+    Simplex5,
+    /// The same as fast as the network
+    Simplex0,
 }
 
 impl PeerName {
@@ -75,6 +79,8 @@ impl PeerName {
             Self::Aleph20 => aleph("aleph-bft, 20 ms", 20, false),
             Self::Aleph5Inside => aleph("aleph-bft, 5 ms, inside", 5, true),
             Self::Aleph20Inside => aleph("aleph-bft, 20 ms, inside", 20, true),
+            Self::Simplex5 => Contender::Peer("simplex, 5 ms", Peer::Simplex { pace_ms: 5 }),
+            Self::Simplex0 => Contender::Peer("simplex, 0 ms", Peer::Simplex { pace_ms: 0 }),
         }
     }
 }

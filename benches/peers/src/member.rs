@@ -14,6 +14,7 @@ use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{BufRead as _, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -32,6 +33,8 @@ pub struct Plan {
     pub seat: u16,
     /// Bytes of a transaction.
     pub size: usize,
+    /// A directory of its own in memory.
+    pub memory_dir: PathBuf,
 }
 
 /// What a process measured.
@@ -64,6 +67,7 @@ pub fn run() -> anyhow::Result<()> {
         seat: plan.seat,
         addresses,
         listener,
+        memory_dir: plan.memory_dir,
         pool: Arc::clone(&pool),
         ordered: Arc::clone(&recorder) as _,
     };

@@ -94,7 +94,7 @@ impl Ordered for Recorder {
     fn ordered(&self, creator: u16, name: &Digest, payload: &Bytes) {
         let now_ns = now_ns();
         let mut inner = self.inner.lock().expect("no holder panics");
-        inner.order.update(name);
+        inner.order.update(&creator.to_le_bytes()).update(name);
         if inner.places.len() == PLACES_KEPT {
             inner.places.pop_front();
         }

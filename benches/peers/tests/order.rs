@@ -36,6 +36,7 @@ async fn orders_all_transactions_alike(peer: Peer) {
     for _ in 0..N {
         listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let addresses: Vec<_> = listeners.iter().map(|l| l.local_addr().unwrap()).collect();
     let (mut pools, mut kept, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for (seat, listener) in (0..N).zip(listeners) {
@@ -45,11 +46,13 @@ async fn orders_all_transactions_alike(peer: Peer) {
             seat,
             addresses: addresses.clone(),
             listener,
+            memory_dir: memory.path().join(seat.to_string()),
             pool: Arc::clone(&pool),
             ordered: Arc::clone(&ordered) as _,
         };
         starts.push(tokio::spawn(start(peer, seat)));
-        (pools.push(pool), kept.push(ordered));
+        pools.push(pool);
+        kept.push(ordered);
     }
     let mut wires = Vec::new();
     for start in starts {
@@ -95,4 +98,9 @@ async fn aleph_orders_payloads_beside_units() {
 #[tokio::test(flavor = "multi_thread")]
 async fn aleph_orders_payloads_inside_units() {
     aleph_orders_all_transactions_alike(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simplex_orders_payloads() {
+    orders_all_transactions_alike(Peer::Simplex { pace_ms: 5 }).await;
 }
