@@ -83,6 +83,35 @@ pub struct StoreConfig {
     /// How many ended epochs' event logs are kept.
     #[serde(default)]
     pub retain: Retain,
+    /// How many transactions' outcomes are kept on disk.
+    #[serde(default)]
+    pub outcomes: Outcomes,
+}
+
+/// How many of the newest transactions' outcomes, with what proves them, a node keeps on disk: a number, or `"all"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Outcomes {
+    /// So many; 0 for none but the newest ones in memory.
+    Newest(u64),
+    /// All that it executes.
+    All(AllWord),
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Self::Newest(10_000_000)
+    }
+}
+
+impl Outcomes {
+    /// How many are kept.
+    pub fn transactions(self) -> u64 {
+        match self {
+            Self::Newest(count) => count,
+            Self::All(AllWord::All) => u64::MAX,
+        }
+    }
 }
 
 /// How many ended epochs' event logs a node keeps: a number, or `"all"`.
@@ -95,7 +124,7 @@ pub enum Retain {
     All(AllWord),
 }
 
-/// The word `"all"` of [`Retain`].
+/// The word `"all"` of [`Retain`] and [`Outcomes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AllWord {
@@ -125,6 +154,7 @@ impl Default for StoreConfig {
             segment_bytes: default_segment_bytes(),
             snapshot_commits: default_snapshot_commits(),
             retain: Retain::default(),
+            outcomes: Outcomes::default(),
         }
     }
 }

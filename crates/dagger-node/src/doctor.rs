@@ -249,7 +249,7 @@ fn disk(dir: &Path) -> CheckView {
         );
     };
     let block = stat.fragment_size();
-    let used: Vec<String> = ["events", "state", "blobs", "vms"]
+    let used: Vec<String> = ["events", "state", "outcomes", "blobs", "vms"]
         .iter()
         .map(|name| format!("{name} {}", size::bytes(bytes_in(&dir.join(name)))))
         .collect();
@@ -277,7 +277,7 @@ fn disk_verdict(free: u64, total: u64, used: &str) -> CheckView {
 }
 
 /// Bytes that the files below a directory take up on disk; 0 if there is none.
-fn bytes_in(dir: &Path) -> u64 {
+pub(crate) fn bytes_in(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(dir) else {
         return 0;

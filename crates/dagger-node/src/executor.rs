@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use dagger_client::api::{CommitStage, DecisionView, EventStage, MemberName};
-use dagger_ledger::{CheckedTransaction, CommitInput, NextEpoch};
+use dagger_ledger::{CheckedTransaction, CommitInput, CommitLink, NextEpoch};
 use shadowgraph::{
     Checkpoint, CheckpointCertificate, Commit, CommitIndex, Committee, Decision, Digest, Epoch,
     Input, Member, PublicKey, VerifiedEvent,
@@ -22,6 +22,7 @@ use crate::{
     data_dir::write_atomically,
     error::NodeError,
     handle::{CommitRecord, OwnCheckpoint, Shared},
+    outcomes::{Executed as Indexed, Note},
     parking::Parking,
     replica::{CheckedCache, Control},
     store::{Epochs, SnapshotHead, Snapshots},
@@ -92,6 +93,7 @@ impl Executor {
             .commit_index()
             .unwrap_or(0);
         let own = BTreeMap::new();
+        shared.outcomes.note(Note::From(snapshot_commit));
         Self {
             shared,
             cache,
@@ -227,21 +229,12 @@ impl Executor {
         }
         drop(ledger);
         let output_root = output.outcomes_root;
+        let link = CommitLink::of(commit.index.0, commit.time_ms, &output.outcomes);
         let at_ms = if replayed {
             commit.time_ms
         } else {
             self.shared.clock.now_ms()
         };
-        self.shared
-            .receipts
-            .lock()
-            .expect("no holder panics")
-            .executed(
-                commit.index.0,
-                commit.time_ms,
-                previous_outcomes_root,
-                &output.outcomes,
-            );
         self.shared
             .executed_transactions
             .fetch_add(transactions.len() as u64, Ordering::Relaxed);
@@ -261,6 +254,12 @@ impl Executor {
             changes: output.changes,
         });
         let stage = Arc::new(self.commit_stage(commit, at_ms));
+        if let Some(link) = link {
+            let previous = dagger_ledger::Digest(previous_outcomes_root);
+            let indexed = self.shared.outcomes.reached();
+            let mut receipts = self.shared.receipts.lock().expect("no holder panics");
+            receipts.executed(link, previous, &record, indexed);
+        }
         // Published first and under the lock: whoever is told of an outcome finds its commit, and the reverse.
         let mut known = self.shared.transactions.lock().expect("no holder panics");
         self.shared.publish(Arc::clone(&record));
@@ -272,6 +271,7 @@ impl Executor {
             known.executed(&stage, outcome, at_ms);
         }
         drop(known);
+        self.index(link, previous_outcomes_root, record, stage, events);
         let next = output.next_epoch.as_ref().map(committee_of).transpose()?;
         let executed = state_root.map(|state_root| Executed {
             commit: commit.index,
@@ -290,6 +290,28 @@ impl Executor {
             }
         }
         Ok(executed)
+    }
+
+    /// Writes what was executed down, behind execution.
+    fn index(
+        &self,
+        link: Option<CommitLink>,
+        previous: [u8; 32],
+        record: Arc<CommitRecord>,
+        stage: Arc<CommitStage>,
+        events: Vec<Arc<EventStage>>,
+    ) {
+        let note = match link {
+            Some(link) => Note::Executed(Box::new(Indexed {
+                link,
+                previous: dagger_ledger::Digest(previous),
+                record,
+                stage,
+                events,
+            })),
+            None => Note::Empty(record.index),
+        };
+        self.shared.outcomes.note(note);
     }
 
     /// The next epoch may seat a key whose file has come since the start. The replica hears of it before it hears of the
@@ -446,9 +468,12 @@ impl Executor {
         };
         self.snapshot_commit = head.commit;
         let (snapshots, epochs) = (self.snapshots.clone(), self.epochs.clone());
+        let shared = Arc::clone(&self.shared);
         let retain = self.shared.config.store.retain;
         self.saving = Some(std::thread::spawn(move || {
             let (commit, epoch, bytes) = (head.commit, head.epoch, body.len());
+            // Nothing up to that commit is executed again once it is there.
+            shared.outcomes.settle(commit);
             if let Err(error) = snapshots.save(&head, &body) {
                 tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
                 return;
@@ -477,6 +502,8 @@ impl Executor {
         let mut receipts = self.shared.receipts.lock().expect("no holder panics");
         receipts.certified(&certificate);
         drop(receipts);
+        let note = Note::Certificate(Box::new(certificate.clone()));
+        self.shared.outcomes.note(note);
         let Some(ours) = self.own.remove(&theirs.commit.0) else {
             return Ok(());
         };

@@ -27,7 +27,8 @@ use tokio::sync::broadcast;
 use crate::{
     clock::Clock, config::NodeConfig, consensus_keys::ConsensusKeys, error::SubmitError,
     kept_commits::KeptCommits, membership::Membership, metrics::Metrics, opaque::Consumer,
-    receipts::Receipts, replica::ReplicaHandle, transactions::Transactions, transport::Links,
+    outcomes::Answer, outcomes::OutcomeIndex, receipts::Receipts, replica::ReplicaHandle,
+    transactions::Transactions, transport::Links,
 };
 
 /// A transaction that was accepted this long ago and has no outcome is proposed again if it comes again.
@@ -83,6 +84,8 @@ pub(crate) struct Shared {
     pub ledger: RwLock<Ledger>,
     pub transactions: Mutex<Transactions>,
     pub receipts: Mutex<Receipts>,
+    /// What became of older transactions.
+    pub outcomes: OutcomeIndex,
     pub commits: Mutex<KeptCommits>,
     pub changes: broadcast::Sender<Arc<CommitRecord>>,
     pub replica: ReplicaHandle,
@@ -101,7 +104,7 @@ pub(crate) struct Shared {
     /// Where damage was found in it since.
     pub damaged: crate::heal::Damaged,
     /// What keeps the node from doing its whole job, by code.
-    pub problems: Mutex<BTreeMap<&'static str, String>>,
+    pub problems: Arc<Mutex<BTreeMap<&'static str, String>>>,
     pub metrics: Metrics,
     /// Takes commits of opaque bytes in place of the ledger.
     pub opaque: Option<Arc<dyn Consumer>>,
@@ -246,12 +249,17 @@ impl NodeHandle {
         if let Some(earlier) = self.accepted_before(&digest, now_ms) {
             return Ok(earlier);
         }
-        shared
-            .ledger
-            .read()
-            .expect("no holder panics")
-            .check_admission(&checked)
-            .map_err(|code| refusal(code, ""))?;
+        let admitted = self.read(|ledger| ledger.check_admission(&checked));
+        if let Err(code) = admitted {
+            if code == Code::Repeated
+                && let Answer::Known(earlier) = self.past_transaction(&digest).await
+                && let Some(outcome) = earlier.outcome
+            {
+                let at_ms = outcome.at_ms;
+                return Ok(Accepted { digest, at_ms });
+            }
+            return Err(refusal(code, ""));
+        }
         let stage = AcceptedStage {
             node: shared.name.clone(),
             at_ms: now_ms,
@@ -315,6 +323,12 @@ impl NodeHandle {
         timeout: Duration,
     ) -> Option<TransactionStatus> {
         let until = tokio::time::Instant::now() + timeout;
+        if self.transaction(digest).is_none()
+            && let Answer::Known(past) = self.past_transaction(digest).await
+            && past.outcome.is_some()
+        {
+            return Some(past);
+        }
         loop {
             let waiter = {
                 let mut transactions = self.shared.transactions.lock().expect("no holder panics");

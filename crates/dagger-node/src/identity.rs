@@ -26,6 +26,7 @@ use crate::{
     keys::{Key as KeyFile, KeyKind},
     membership::Membership,
     metrics::Metrics,
+    outcomes::OutcomeIndex,
     receipts::Receipts,
     replica::ReplicaHandle,
     transactions::Transactions,
@@ -95,6 +96,7 @@ impl Identity {
         if let Some(version) = faults.newest_protocol_version {
             config.newest_protocol_version = version;
         }
+        let problems = Arc::new(Mutex::new(BTreeMap::new()));
         Shared {
             ledger: RwLock::new(ledger),
             genesis: self.genesis,
@@ -106,6 +108,7 @@ impl Identity {
             clock: Clock::off_by(faults.clock_ms),
             transactions: Mutex::new(Transactions::default()),
             receipts: Mutex::new(Receipts::default()),
+            outcomes: OutcomeIndex::none(&config),
             commits: Mutex::default(),
             changes: broadcast::Sender::new(CHANGES_KEPT),
             replica,
@@ -117,7 +120,7 @@ impl Identity {
             checkpoint: Mutex::new(None),
             healed: Mutex::default(),
             damaged: crate::heal::Damaged::default(),
-            problems: Mutex::new(BTreeMap::new()),
+            problems,
             metrics: Metrics::default(),
             opaque: None,
             ways: tunnel::Ways::default(),

@@ -22,6 +22,7 @@ use crate::{
     identity::Identity,
     images::Images,
     opaque::Opaque,
+    outcomes::OutcomeIndex,
     replica::{Ingest, Origin, ReplicaHandle},
     store::Snapshots,
     transport::{ALPN, ConsensusProtocol, bind, dial_all},
@@ -80,6 +81,9 @@ impl Node {
         let (replica, queues) = ReplicaHandle::new();
         let mut shared = identity.into_shared(config, replica, endpoint.clone(), ledger);
         shared.opaque = opaque.as_ref().map(|o| Arc::clone(&o.consumer));
+        if shared.opaque.is_none() {
+            shared.outcomes = OutcomeIndex::start(&shared.config, Arc::clone(&shared.problems));
+        }
         shared
             .executed_transactions
             .store(transactions, Ordering::Relaxed);
@@ -100,6 +104,7 @@ impl Node {
                 // Another start in this process must find neither the index locked nor the port taken.
                 images.shutdown().await;
                 endpoint.close().await;
+                close_outcomes(&shared).await;
                 return Err(error);
             }
         };
@@ -260,6 +265,7 @@ impl Node {
     /// Stops all parts; what was acknowledged is on disk.
     pub async fn stop(self) {
         self.stop.cancel();
+        self.handle.shared.outcomes.stop();
         self.tasks.close();
         if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait())
             .await
@@ -273,8 +279,16 @@ impl Node {
         if self.cores.await.is_err() {
             tracing::error!("the keeper of the node's cores ended with a panic");
         }
+        close_outcomes(&self.handle.shared).await;
         tracing::info!("node stopped");
     }
+}
+
+/// Another start in this process must not find the index open still.
+async fn close_outcomes(shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    // A panic there has been printed.
+    let _ = tokio::task::spawn_blocking(move || shared.outcomes.close()).await;
 }
 
 async fn listen_api(addr: std::net::SocketAddr) -> Result<tokio::net::TcpListener, NodeError> {

@@ -1,27 +1,31 @@
 //! What this node needs to prove, to people who trust only the genesis file, what it says: recent outcomes, certificates, and the ends of all
 //! epochs.
 //!
-//! Bounded: the newest outcomes and certificates only. Older ones can be had by replaying the log.
+//! Bounded: the newest outcomes and certificates only. Older ones are in the index on disk (`outcomes`), which is written behind
+//! execution: what it does not hold yet is held here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use dagger_client::proof::{Encoded, Evidence, Receipt};
-use dagger_ledger::{CommitLink, Digest, Outcome, OutcomeProof};
+use dagger_ledger::{CommitLink, Digest, OutcomeProof};
 use shadowgraph::{CheckpointCertificate, CommitIndex, EpochEnd};
 
-use crate::digest_map::DigestMap;
+use crate::{digest_map::DigestMap, handle::CommitRecord};
 
 /// Transactions whose receipts can be made.
-const TRANSACTIONS_KEPT: usize = 1 << 16;
-/// Certificates kept. Every transaction above is covered by one that is later than it.
-const CERTIFICATES_KEPT: usize = 1 << 16;
+const TRANSACTIONS_KEPT: usize = 1 << 14;
+/// Certificates kept. A transaction above that is older than the first of them is covered by it all the same, with more links.
+const CERTIFICATES_KEPT: usize = 1 << 12;
 
 /// A commit with transactions.
 struct Executed {
     link: CommitLink,
     /// The chained outcomes root before it.
     previous: Digest,
-    outcomes: Vec<Outcome>,
+    record: Arc<CommitRecord>,
 }
 
 /// See the module.
@@ -36,24 +40,31 @@ pub(crate) struct Receipts {
 }
 
 impl Receipts {
-    /// A commit was executed; `previous` is the outcomes root before it.
-    pub fn executed(&mut self, commit: u64, time_ms: u64, previous: [u8; 32], all: &[Outcome]) {
-        let Some(link) = CommitLink::of(commit, time_ms, all) else {
-            return;
-        };
-        for outcome in all {
-            self.places.entry(outcome.digest).or_insert(commit);
+    /// A commit with transactions was executed; `previous` is the outcomes root before it. What is later than `indexed` is on no
+    /// disk yet and stays.
+    pub fn executed(
+        &mut self,
+        link: CommitLink,
+        previous: Digest,
+        record: &Arc<CommitRecord>,
+        indexed: u64,
+    ) {
+        for outcome in &record.outcomes {
+            self.places.entry(outcome.digest).or_insert(link.commit);
         }
-        self.transactions += all.len();
+        self.transactions += record.outcomes.len();
         self.commits.push_back(Executed {
             link,
-            previous: Digest(previous),
-            outcomes: all.to_vec(),
+            previous,
+            record: Arc::clone(record),
         });
-        while self.transactions > TRANSACTIONS_KEPT && self.commits.len() > 1 {
+        while self.transactions > TRANSACTIONS_KEPT
+            && self.commits.len() > 1
+            && self.commits[0].link.commit <= indexed
+        {
             let oldest = self.commits.pop_front().expect("not empty");
-            self.transactions -= oldest.outcomes.len();
-            for outcome in &oldest.outcomes {
+            self.transactions -= oldest.record.outcomes.len();
+            for outcome in &oldest.record.outcomes {
                 if self.places.get(&outcome.digest) == Some(&oldest.link.commit) {
                     self.places.remove(&outcome.digest);
                 }
@@ -83,7 +94,8 @@ impl Receipts {
         self.evidence_of(self.certificates.get(&commit)?)
     }
 
-    fn evidence_of(&self, certificate: &CheckpointCertificate) -> Option<Evidence> {
+    /// What leads from genesis to that certificate; `None` if epochs before it are not known here.
+    pub fn evidence_of(&self, certificate: &CheckpointCertificate) -> Option<Evidence> {
         let before = usize::try_from(certificate.checkpoint.epoch.0).ok()?;
         let epochs = self.epochs.get(..before)?;
         Some(Evidence {
@@ -107,6 +119,7 @@ impl Receipts {
             .ok()?;
         let executed = &self.commits[at];
         let position = executed
+            .record
             .outcomes
             .iter()
             .position(|o| o.digest == *transaction)?;
@@ -115,7 +128,7 @@ impl Receipts {
         let proof = OutcomeProof::new(
             executed.previous,
             (commit, executed.link.time_ms),
-            &executed.outcomes,
+            &executed.record.outcomes,
             position,
             later.take_while(|link| link.commit <= until).collect(),
         )?;

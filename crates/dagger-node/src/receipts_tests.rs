@@ -1,6 +1,6 @@
 use super::*;
-use dagger_client::proof::Verifier;
-use dagger_ledger::Code;
+use dagger_client::{api::EventName, proof::Verifier};
+use dagger_ledger::{Code, Outcome};
 use shadowgraph::{ChainId, Checkpoint, Epoch, MemberIndex, SigningKey};
 
 const GENESIS_KEY: [u8; 32] = [3; 32];
@@ -45,6 +45,25 @@ fn certificate(chain: &Digest, commit: u64, outcomes_root: Digest) -> Checkpoint
     }
 }
 
+fn record(commit: u64, outcomes: Vec<Outcome>) -> (CommitLink, Arc<CommitRecord>) {
+    let link = CommitLink::of(commit, commit, &outcomes).expect("it has outcomes");
+    let record = CommitRecord {
+        index: commit,
+        time_ms: commit,
+        digest: Digest::default(),
+        leader: EventName {
+            round: commit,
+            creator: 0,
+            creator_name: String::new(),
+            digest: String::new(),
+        },
+        outcomes,
+        actions: Vec::new(),
+        changes: Vec::new(),
+    };
+    (link, Arc::new(record))
+}
+
 #[test]
 fn a_receipt_waits_for_a_certificate_and_is_forgotten_in_the_end() {
     let (text, chain) = genesis();
@@ -53,10 +72,9 @@ fn a_receipt_waits_for_a_certificate_and_is_forgotten_in_the_end() {
     let mut root = Digest([0; 32]);
     for commit in 1..=3u64 {
         let all: Vec<Outcome> = (0..5).map(|i| outcome(commit * 10 + i)).collect();
-        receipts.executed(commit * 2, commit, root.0, &all);
-        root = CommitLink::of(commit * 2, commit, &all)
-            .expect("it has outcomes")
-            .after(&root);
+        let (link, record) = record(commit * 2, all);
+        receipts.executed(link, root, &record, u64::MAX);
+        root = link.after(&root);
     }
     let wanted = outcome(13).digest;
     assert!(receipts.knows(&wanted));
@@ -70,10 +88,13 @@ fn a_receipt_waits_for_a_certificate_and_is_forgotten_in_the_end() {
     let many: Vec<Outcome> = (1_000..1_000 + TRANSACTIONS_KEPT as u64)
         .map(outcome)
         .collect();
-    receipts.executed(8, 8, root.0, &many);
+    let (link, record) = record(8, many);
+    // What is in no index yet stays.
+    receipts.executed(link, root, &record, 3);
+    assert!(!receipts.knows(&outcome(10).digest));
+    assert!(receipts.knows(&outcome(20).digest));
+    let (link, record) = self::record(10, vec![outcome(5)]);
+    receipts.executed(link, root, &record, 8);
     assert!(!receipts.knows(&wanted));
-    assert_eq!(
-        (receipts.commits.len(), receipts.places.len()),
-        (1, many.len())
-    );
+    assert_eq!((receipts.commits.len(), receipts.places.len()), (1, 1));
 }

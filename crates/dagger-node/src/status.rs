@@ -49,6 +49,7 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         machine,
         consensus: consensus(shared, &replica),
         ledger,
+        outcomes: shared.outcomes.status(),
         checkpoint: checkpoint(shared),
         peers: peers(shared, &replica),
         problems,
@@ -207,6 +208,23 @@ pub(crate) fn metrics_text(shared: &Shared) -> String {
     );
     gauge("vms", "VMs on the ledger", vms as u64);
     gauge("machines", "Machines on the ledger", machines as u64);
+    if let Some(outcomes) = shared.outcomes.status() {
+        gauge(
+            "outcomes_transactions",
+            "Transactions in the index of outcomes",
+            outcomes.transactions,
+        );
+        gauge(
+            "outcomes_from_commit",
+            "First commit from which on the index holds all outcomes",
+            outcomes.from_commit,
+        );
+        gauge(
+            "outcomes_bytes",
+            "Bytes of the index of outcomes on disk",
+            outcomes.disk_bytes,
+        );
+    }
     let links = shared.links.views();
     let mut per_peer =
         |name: &str, kind: &str, help: &str, value: &dyn Fn(&crate::transport::LinkView) -> f64| {

@@ -123,7 +123,7 @@ impl Transactions {
     }
 }
 
-fn outcome_stage(outcome: &Outcome, at_ms: u64) -> OutcomeStage {
+pub(crate) fn outcome_stage(outcome: &Outcome, at_ms: u64) -> OutcomeStage {
     let text = outcome.code.text();
     OutcomeStage {
         code: outcome.code.as_str().to_owned(),

@@ -33,6 +33,9 @@ pub struct NodeStatus {
     pub consensus: ConsensusStatus,
     /// State of execution.
     pub ledger: LedgerStatus,
+    /// What it holds of older outcomes; absent while it holds the newest ones in memory only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcomes: Option<OutcomesStatus>,
     /// The last checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointView>,
@@ -103,6 +106,17 @@ pub struct LedgerStatus {
     pub time_ms: u64,
     /// Transactions executed by this process since it started, those of its log included.
     pub transactions: u64,
+}
+
+/// The index of outcomes on a node's disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomesStatus {
+    /// The outcomes of all commits from this one on are held.
+    pub from_commit: u64,
+    /// Transactions held.
+    pub transactions: u64,
+    /// Bytes on disk, as of a few seconds ago.
+    pub disk_bytes: u64,
 }
 
 /// A checkpoint as this node computed it.

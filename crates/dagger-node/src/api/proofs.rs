@@ -1,6 +1,7 @@
 //! Receipts and proofs of records, for people who do not trust this node. `dagger ledger verify` checks them offline.
 
 use super::{Api, ApiError};
+use crate::outcomes::Answer;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use dagger_client::api::ErrorBody;
@@ -24,6 +25,17 @@ fn not_certified() -> ApiError {
     )
 }
 
+/// The transaction may have been ordered before this node's outcomes begin.
+pub(super) fn not_kept(from_commit: Option<u64>) -> ApiError {
+    let text = match from_commit {
+        Some(commit) => format!(
+            "This node holds the outcomes of commits from {commit} on, and none of that transaction among them. If it is older, ask a node that keeps more (`outcomes` in [store] of its node.toml)."
+        ),
+        None => "This node holds the newest outcomes in memory only, and none of that transaction among them; ask another node.".to_owned(),
+    };
+    ApiError::not_found("E_OUTCOME_NOT_KEPT", text)
+}
+
 /// The receipt of a transaction: that it was ordered, what became of it, and the signatures that prove it.
 #[utoipa::path(
     get, path = "/v1/transactions/{digest}/receipt", tag = "ledger",
@@ -42,16 +54,17 @@ pub(super) async fn receipt(
     })?;
     let deadline = Instant::now() + WAIT;
     loop {
-        match api.node.receipt(&digest) {
-            Some(receipt) => return Ok(Json(receipt)),
-            None if !api.node.may_have_receipt(&digest) => {
+        match api.node.past_receipt(&digest).await {
+            Answer::Known(receipt) => return Ok(Json(receipt)),
+            Answer::Unknown => {
                 return Err(ApiError::not_found(
                     "E_UNKNOWN_TRANSACTION",
-                    "This node holds no outcome of that transaction, which it would for the newest 65,536; ask another node.",
+                    "This node holds every outcome since its network began, and none of that transaction: it was never ordered, or not yet.",
                 ));
             }
-            None if Instant::now() >= deadline => return Err(not_certified()),
-            None => tokio::time::sleep(LOOK_EVERY).await,
+            Answer::NotKept { from_commit } => return Err(not_kept(from_commit)),
+            Answer::Later if Instant::now() >= deadline => return Err(not_certified()),
+            Answer::Later => tokio::time::sleep(LOOK_EVERY).await,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Submission of transactions, and their way since.
 
+use super::proofs::not_kept;
 use super::{Api, ApiError};
+use crate::outcomes::{Answer, is_repetition};
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
@@ -99,14 +101,29 @@ pub(super) async fn transaction(
     })?;
     let wait_ms = params.timeout_ms.unwrap_or(10_000).min(WAIT_MS_MAX);
     let deadline = Instant::now() + Duration::from_millis(wait_ms);
+    let mut is_first = true;
     loop {
-        let status = api.node.transaction(&digest);
+        let is_last = params.wait.is_none() || Instant::now() >= deadline;
+        let recent = api.node.transaction(&digest);
+        // What is to come comes through memory: the disk is looked at once, and at the end, lest it has come and gone meanwhile.
+        let look_back =
+            is_last || (is_first && recent.is_none()) || recent.as_ref().is_some_and(is_repetition);
+        is_first = false;
+        let answer = if look_back {
+            api.node.past_transaction(&digest).await
+        } else {
+            recent.map_or(Answer::Later, Answer::Known)
+        };
+        let status = match answer {
+            Answer::NotKept { from_commit } if is_last => return Err(not_kept(from_commit)),
+            answer => answer.known(),
+        };
         let reached = match (&status, params.wait) {
             (_, None) => true,
             (None, Some(_)) => false,
             (Some(status), Some(stage)) => reached(status, stage),
         };
-        if reached || Instant::now() >= deadline {
+        if reached || is_last {
             return status.map(Json).ok_or_else(|| {
                 let text = "This node knows no such transaction; ask the node that took it, or hand it in again.";
                 ApiError::not_found("E_UNKNOWN_TRANSACTION", text)

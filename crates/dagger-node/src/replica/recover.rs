@@ -10,6 +10,7 @@ use crate::{
     error::NodeError,
     executor::{Executed, Executor},
     handle::Shared,
+    outcomes::Note,
     rules::check_known,
     store::{Epochs, EventLog},
 };
@@ -100,6 +101,8 @@ pub(crate) fn recover(
         }
         match reading.end.take() {
             Some(end) => {
+                let certificate = Box::new(end.certificate.clone());
+                shared.outcomes.note(Note::Certificate(certificate));
                 if kept.is_none() {
                     epochs.save_end(&end)?;
                 }

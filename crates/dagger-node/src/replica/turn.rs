@@ -22,6 +22,7 @@ use crate::{
     error::{NodeError, SubmitError},
     executor::ExecutorInput,
     handle::Shared,
+    outcomes::Note,
     parking::Parking,
     rules::check_known,
     store::{Epochs, EventKey, EventLog},
@@ -285,6 +286,8 @@ impl ReplicaThread {
         let mut receipts = self.shared.receipts.lock().expect("no holder panics");
         receipts.epoch_ended(end.clone());
         drop(receipts);
+        let certificate = Box::new(end.certificate.clone());
+        self.shared.outcomes.note(Note::Certificate(certificate));
         let before = self.shared.enter_epoch(end.next.clone());
         let now = self.shared.membership();
         self.attestor.epoch_began(&before, &now);
