@@ -6,6 +6,7 @@ mod support;
 use dagger_ledger::{
     Action, OperatorKeys, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote,
 };
+use dagger_node::Answer;
 use dagger_node::config::{AllWord, Retain};
 use dagger_node::keys::{Key, KeyKind};
 use dagger_node::replay::replay;
@@ -74,11 +75,23 @@ async fn a_node_catches_up_after_load_although_the_logs_it_lacks_are_gone() {
         load(&network, &format!("away-{n}"), 3, &[0, 1, 2]).await;
         n += 1;
     }
+    let missed = network.execute(0, network.account(0, "missed")).await;
+    let (missed, missed_at) = (missed.digest, missed.commit.unwrap().index);
+    load(&network, "ends-its-epoch", 5, &[0, 1, 2]).await;
     network.start(3).await;
     until("the returned node", || epoch(&network, 3) > away + 3).await;
     let last = load(&network, "after", 8, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
-    assert_eq!(accounts(&network, 3), 2 + 3 * n + 8);
+    // What it skipped it knows no outcomes of, and it says so.
+    let told = network
+        .handle(3)
+        .past_receipt(&missed.parse().unwrap())
+        .await;
+    assert!(
+        matches!(told, Answer::NotKept { from_commit: Some(from) } if from > missed_at),
+        "{told:?}"
+    );
+    assert_eq!(accounts(&network, 3), 2 + 3 * n + 6 + 8);
     network.stop_all().await;
 }
 

@@ -6,6 +6,7 @@ use crate::failure::{Done, Exit, Failure};
 use crate::output::{self, Listing};
 use crate::setup::{self, Card};
 use dagger_client::api::{NodeState, NodeStatus};
+use dagger_client::size;
 use dagger_ledger::Genesis;
 use dagger_node::config::NodeConfig;
 use dagger_node::{NodeError, node};
@@ -191,6 +192,7 @@ fn show(status: &NodeStatus) -> Done {
             ),
         ),
         ("checkpoint", checkpoint(status)),
+        ("outcomes", outcomes(status)),
         (
             "state root",
             status
@@ -235,6 +237,18 @@ fn show(status: &NodeStatus) -> Done {
         output::line(&format!("problem: {} [{}]", problem.text, problem.code))?;
     }
     Ok(())
+}
+
+fn outcomes(status: &NodeStatus) -> String {
+    match &status.outcomes {
+        Some(held) => format!(
+            "from commit {} on: {} transactions, {} on disk",
+            held.from_commit,
+            held.transactions,
+            size::bytes(held.disk_bytes)
+        ),
+        None => "the newest only, in memory".to_owned(),
+    }
 }
 
 fn checkpoint(status: &NodeStatus) -> String {

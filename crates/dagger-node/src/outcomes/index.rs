@@ -1,18 +1,18 @@
 //! The index in fjall: what is under which key, one atomic batch for a group of commits, and what is taken out again.
 //!
 //! ```text
-//! commits   commit u64 BE                               Head | outcomes | Way (borsh)
-//! places    first 16 bytes of a digest | commit u64 BE  nothing: the commit says the rest
-//! marks     0 | commit u64 BE                           the certificate of the checkpoint after that commit (borsh)
-//!           1                                           Mark (borsh)
+//! commits   commit u64 BE                   Head | outcomes | Way (borsh)
+//! places    bucket u16 BE | commit u64 BE   of a page that ends with that commit, the transactions in that bucket: see `page`
+//! marks     0 | commit u64 BE               the certificate of the checkpoint after that commit (borsh)
+//!           1                               Mark (borsh)
 //! ```
-//! Places below the first commit that is kept go when fjall rewrites their tables: they are spread over all of them, and a
-//! deletion of each would cost as much as its insertion did.
+//! Pages that end below the first commit that is kept go when fjall rewrites their tables: they are spread over all of them, and
+//! to delete each part would cost as much as to write it did.
 
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -29,14 +29,13 @@ use fjall::{
 use shadowgraph::CheckpointCertificate;
 
 use super::{
+    page::{BUCKET_BYTES, CUT, Cut, Page, Tag},
     queue::Note,
     record::{Executed, Head, Way},
 };
 
 /// The form of what is stored.
 const FORMAT: u32 = 1;
-/// Bytes of a digest in a place's key. The commit has the whole digest, so that equal beginnings cost a look and no more.
-const PLACE_BYTES: usize = 16;
 /// Commits that are taken out at once.
 const PRUNED_MAX: usize = 1024;
 /// More than what is to be kept is there before anything is taken out: this part of it.
@@ -105,6 +104,8 @@ pub(super) struct Mark {
     certified: u64,
     /// The last commit with transactions.
     last_with_transactions: u64,
+    /// The last commit whose transactions are in a page that is written.
+    paged_to: u64,
 }
 
 impl Mark {
@@ -136,11 +137,18 @@ pub(super) struct Index {
     places: Keyspace,
     marks: Keyspace,
     kept_from: Arc<AtomicU64>,
+    /// The newest places: their page is written once it is full, and begun again from the commits at the next start.
+    page: Mutex<Page>,
+    cut: Cut,
 }
 
 impl Index {
     /// Opens the index in `dir`, making it if need be.
     pub fn open(dir: &Path) -> Result<(Self, Mark), IndexError> {
+        Self::open_with(dir, CUT)
+    }
+
+    fn open_with(dir: &Path, cut: Cut) -> Result<(Self, Mark), IndexError> {
         let kept_from = Arc::<AtomicU64>::default();
         let filter = Arc::new(OldPlaces(Arc::clone(&kept_from)));
         let db = Database::builder(dir)
@@ -152,7 +160,7 @@ impl Index {
                 (keyspace == "places").then(|| Arc::clone(&filter) as Arc<dyn Factory>)
             }))
             .open()?;
-        // Places are only searched by the beginning of a key, for which a filter is of no use.
+        // Places are only searched by the beginning of a key, for which a Bloom filter is of no use.
         let unfiltered = FilterPolicy::new([FilterPolicyEntry::None]);
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let index = Self {
@@ -160,6 +168,8 @@ impl Index {
             places: db.keyspace("places", || options().filter_policy(unfiltered))?,
             marks: db.keyspace("marks", options)?,
             kept_from,
+            page: Mutex::new(Page::new(cut)),
+            cut,
             db,
         };
         let mark = match index.marks.get(MARK)? {
@@ -176,12 +186,29 @@ impl Index {
             },
         };
         index.kept_from.store(mark.kept_from, Ordering::Release);
+        *index.page.lock().expect("no holder panics") = index.unwritten_page(&mark)?;
         Ok((index, mark))
+    }
+
+    fn unwritten_page(&self, mark: &Mark) -> Result<Page, IndexError> {
+        let mut page = Page::new(self.cut);
+        let from = (mark.paged_to + 1).to_be_bytes();
+        for guard in self.commits.range(from..) {
+            let value = guard.value()?;
+            let mut bytes: &[u8] = &value;
+            let decoded = <(Head, Vec<Outcome>)>::deserialize(&mut bytes);
+            let (head, outcomes) = decoded.map_err(|_| IndexError::Undecodable("a commit"))?;
+            page.extend(head.link.commit, &outcomes);
+        }
+        Ok(page)
     }
 
     /// Applies a group of notes in one batch; returns how far the index goes then.
     pub fn apply(&self, mut mark: Mark, notes: &[Note]) -> Result<Mark, IndexError> {
         let mut batch = self.db.batch();
+        // Held until all is written: who searches meanwhile must not miss a page that is being written. After an error the index
+        // is opened anew.
+        let mut page = self.page.lock().expect("no holder panics");
         for note in notes {
             match note {
                 Note::From(commit) => {
@@ -195,7 +222,9 @@ impl Index {
                     mark.begin_at(*commit);
                     mark.applied = mark.applied.max(*commit);
                 }
-                Note::Executed(executed) => self.insert(&mut batch, &mut mark, executed),
+                Note::Executed(executed) => {
+                    self.insert(&mut batch, &mut mark, &mut page, executed);
+                }
                 Note::Certificate(certificate) => {
                     let commit = certificate.checkpoint.commit.0;
                     // One that covers no further transaction proves nothing that another does not; but the members may
@@ -212,10 +241,17 @@ impl Index {
         }
         batch.insert(&self.marks, MARK, encode(&mark));
         batch.commit()?;
+        drop(page);
         Ok(mark)
     }
 
-    fn insert(&self, batch: &mut fjall::OwnedWriteBatch, mark: &mut Mark, executed: &Executed) {
+    fn insert(
+        &self,
+        batch: &mut fjall::OwnedWriteBatch,
+        mark: &mut Mark,
+        page: &mut Page,
+        executed: &Executed,
+    ) {
         let commit = executed.link.commit;
         mark.begin_at(commit);
         let outcomes = &executed.record.outcomes;
@@ -227,14 +263,17 @@ impl Index {
         let written = (&head, outcomes, Way::of(executed)).serialize(&mut value);
         written.expect("borsh writes to memory");
         batch.insert(&self.commits, commit.to_be_bytes(), value);
-        for outcome in outcomes {
-            let key = place_key(&outcome.digest, commit);
-            batch.insert(&self.places, key, []);
-        }
         // What a restart executes again is there already.
         if commit > mark.applied {
             mark.applied = commit;
             mark.transactions += outcomes.len() as u64;
+            page.extend(commit, outcomes);
+            if page.is_full() {
+                for (key, value) in page.take_written() {
+                    batch.insert(&self.places, key, value);
+                }
+                mark.paged_to = commit;
+            }
         }
         mark.last_with_transactions = mark.last_with_transactions.max(commit);
     }
@@ -278,16 +317,20 @@ impl Index {
     /// The first execution of a transaction that is held.
     pub fn find(&self, transaction: &Digest) -> Result<Option<Found>, IndexError> {
         let kept_from = self.kept_from.load(Ordering::Acquire);
-        for guard in self.places.prefix(&transaction.0[..PLACE_BYTES]) {
-            let key = guard.key()?;
-            let commit: [u8; 8] = key
-                .get(PLACE_BYTES..)
-                .and_then(|bytes| bytes.try_into().ok())
-                .ok_or(IndexError::Undecodable("a place"))?;
-            if u64::from_be_bytes(commit) < kept_from {
-                continue;
+        let tag = Tag::of(transaction);
+        // Looked at first: it may be written, and be among the others, at any moment.
+        let newest = self.page.lock().expect("no holder panics").find(tag);
+        let mut commits = Vec::new();
+        for guard in self.places.prefix(tag.bucket(self.cut)) {
+            let (key, value) = guard.into_inner()?;
+            let last = last_commit(&key).ok_or(IndexError::Undecodable("a place"))?;
+            if last >= kept_from {
+                commits.extend(tag.find_written(last, &value));
             }
-            let Some(bytes) = self.commits.get(commit)? else {
+        }
+        commits.extend(newest);
+        for commit in commits.into_iter().filter(|commit| *commit >= kept_from) {
+            let Some(bytes) = self.commits.get(commit.to_be_bytes())? else {
                 continue;
             };
             let (head, outcomes, way): (Head, Vec<Outcome>, Way) = decode(&bytes, "a commit")?;
@@ -321,11 +364,10 @@ impl Index {
     }
 }
 
-fn place_key(digest: &Digest, commit: u64) -> [u8; PLACE_BYTES + 8] {
-    let mut key = [0; PLACE_BYTES + 8];
-    key[..PLACE_BYTES].copy_from_slice(&digest.0[..PLACE_BYTES]);
-    key[PLACE_BYTES..].copy_from_slice(&commit.to_be_bytes());
-    key
+/// The last commit of the page that a place is of.
+fn last_commit(key: &[u8]) -> Option<u64> {
+    let commit = key.get(BUCKET_BYTES..)?.try_into().ok()?;
+    Some(u64::from_be_bytes(commit))
 }
 
 fn certificate_key(commit: u64) -> [u8; 9] {
@@ -363,10 +405,8 @@ struct OlderThan(u64);
 
 impl CompactionFilter for OlderThan {
     fn filter_item(&mut self, item: ItemAccessor<'_>, _: &Context) -> CompactionFilterResult {
-        let commit = item.key().get(PLACE_BYTES..).map(<[u8; 8]>::try_from);
-        Ok(match commit {
-            // A copy of it that a restart wrote may show again until its own table is rewritten; it is not looked at.
-            Some(Ok(commit)) if u64::from_be_bytes(commit) < self.0 => Verdict::Destroy,
+        Ok(match last_commit(item.key()) {
+            Some(commit) if commit < self.0 => Verdict::Destroy,
             _ => Verdict::Keep,
         })
     }

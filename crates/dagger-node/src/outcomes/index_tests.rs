@@ -3,8 +3,14 @@ use dagger_ledger::OutcomeProof;
 use super::*;
 use crate::outcomes::samples::{History, digest};
 
+/// Small enough to fill some pages, and to have more than one transaction in a bucket.
+const SMALL: Cut = Cut {
+    page: 32,
+    bucket_bits: 2,
+};
+
 fn open(dir: &tempfile::TempDir) -> (Index, Mark) {
-    Index::open(&dir.path().join("outcomes")).expect("it opens")
+    Index::open_with(&dir.path().join("outcomes"), SMALL).expect("it opens")
 }
 
 /// Whether the transaction is there and its proof leads to the first certificate after it.
@@ -110,7 +116,12 @@ fn what_a_restart_executes_again_changes_nothing() {
     assert_eq!((mark.applied, mark.transactions), (12, 36));
     assert_eq!(mark.known_from(), 1);
     assert_eq!(index.commits.iter().count(), 12);
-    assert_eq!(index.places.iter().count(), 36);
+    let places = index
+        .places
+        .iter()
+        .map(|guard| guard.value().unwrap().len());
+    let unwritten = index.page.lock().unwrap().len();
+    assert_eq!(places.sum::<usize>() / 12 + unwritten, 36);
     assert!((1..=12).all(|commit| (0..3).all(|n| is_proven(&index, &digest(commit, n)))));
 }
 
@@ -154,9 +165,12 @@ fn the_oldest_go_with_their_places_and_certificates() {
         84
     );
     // Places go when their tables are rewritten.
+    let places = || index.places.iter().count();
+    let before = places();
     index.places.rotate_memtable_and_wait().unwrap();
     index.places.major_compact().unwrap();
-    assert_eq!(index.places.iter().count(), 60);
+    assert!((1..before / 3).contains(&places()));
+    assert!((81..=100).all(|commit| index.find(&digest(commit, 2)).unwrap().is_some()));
     drop(index);
     let (index, mark) = open(&dir);
     assert_eq!(mark.known_from(), 81);
@@ -193,4 +207,46 @@ fn a_newer_form_is_not_touched() {
     drop(index);
     let opened = Index::open(&dir.path().join("outcomes")).map(|_| ());
     assert!(matches!(opened, Err(IndexError::Format { found: 2 })));
+}
+
+/// What a node at full load writes: 100 transactions in each commit, eight in each event.
+#[test]
+#[ignore = "a measurement: run it alone, in release"]
+fn what_a_transaction_costs() {
+    use nix::sys::resource::{UsageWho, getrusage};
+    const COMMITS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("outcomes");
+    let (index, mut mark) = Index::open(&path).unwrap();
+    let mut history = History::default();
+    let cpu_us = || {
+        let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+        let times = [usage.user_time(), usage.system_time()];
+        times
+            .iter()
+            .map(|t| t.tv_sec() * 1_000_000 + t.tv_usec())
+            .sum::<i64>()
+    };
+    let mut spent_us = 0;
+    for group in 0..COMMITS / 10 {
+        let notes: Vec<_> = (1..=10)
+            .map(|n| history.commit(group * 10 + n, 100))
+            .collect();
+        let before = cpu_us();
+        mark = index.apply(mark, &notes).unwrap();
+        mark = index.prune(mark, 1_000_000).unwrap();
+        spent_us += cpu_us() - before;
+    }
+    let before = std::time::Instant::now();
+    for commit in COMMITS - 1_000..COMMITS {
+        assert!(index.find(&digest(commit, 50)).unwrap().is_some());
+    }
+    let found_us = before.elapsed().as_micros() / 1_000;
+    drop(index);
+    println!(
+        "{:.2} us of CPU a transaction, {} bytes for {} transactions, {found_us} us to find one",
+        spent_us as f64 / (COMMITS * 100) as f64,
+        crate::doctor::bytes_in(&path),
+        mark.transactions,
+    );
 }

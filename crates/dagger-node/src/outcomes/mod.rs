@@ -9,6 +9,7 @@
 
 mod answers;
 mod index;
+mod page;
 mod queue;
 mod record;
 #[cfg(test)]

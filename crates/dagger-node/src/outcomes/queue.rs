@@ -46,8 +46,10 @@ struct Inner {
     written: u64,
     /// Somebody waits for what is in the queue.
     urgent: bool,
-    /// The node stops: what waits is still written, if it can be.
+    /// The node stops: what comes is still written, but a full disk is no longer waited for.
     stopping: bool,
+    /// Nothing more will come.
+    closed: bool,
     /// Writing does not succeed at the moment.
     failing: bool,
     /// Nothing more is written.
@@ -94,10 +96,10 @@ impl Queue {
         }
     }
 
-    /// The next notes to write; `None` once the node stops and all are written, or nothing is to be written any more.
+    /// The next notes to write; `None` once nothing more will come and all are written, or nothing is to be written any more.
     pub fn take(&self) -> Option<Vec<Note>> {
         let mut inner = self.lock();
-        while inner.waiting.is_empty() && !inner.stopping && !inner.off {
+        while inner.waiting.is_empty() && !inner.closed && !inner.off {
             inner = self.work.wait(inner).expect("no holder panics");
         }
         let until = Instant::now() + GATHER;
@@ -160,6 +162,15 @@ impl Queue {
     /// The node stops.
     pub fn stop(&self) {
         self.lock().stopping = true;
+        self.work.notify_all();
+        self.done.notify_all();
+    }
+
+    /// Nothing more will come: the writer ends with what waits.
+    pub fn close(&self) {
+        let mut inner = self.lock();
+        inner.stopping = true;
+        inner.closed = true;
         self.work.notify_all();
         self.done.notify_all();
     }

@@ -162,7 +162,7 @@ impl OutcomeIndex {
 
     /// Writes what waits and closes the index; blocks meanwhile.
     pub fn close(&self) {
-        self.stop();
+        self.inner.queue.close();
         let thread = self.thread.lock().expect("no holder panics").take();
         // A panic there has been printed.
         let _ = thread.map(std::thread::JoinHandle::join);
@@ -171,7 +171,15 @@ impl OutcomeIndex {
 
 impl Drop for OutcomeIndex {
     fn drop(&mut self) {
-        self.stop();
+        self.inner.queue.close();
+    }
+}
+
+impl Drop for Writer {
+    /// Nobody waits for a writer that is gone.
+    fn drop(&mut self) {
+        self.open = None;
+        self.inner.turn_off();
     }
 }
 
@@ -235,8 +243,6 @@ impl Writer {
                 self.inner.queue.written(&notes);
             }
         }
-        self.open = None;
-        self.inner.set_state(State::Closed);
     }
 
     /// Writes a group, however long it takes; false if nothing more is to be written.

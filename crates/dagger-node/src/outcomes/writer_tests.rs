@@ -149,3 +149,65 @@ fn none_is_kept_where_none_is_wanted() {
     index.close();
     assert!(!dir.path().join("outcomes").exists());
 }
+
+const SMALL_DISK: &str = "DAGGER_TEST_SMALL_DISK";
+
+/// Not a test of its own: what `a_full_disk_is_waited_for` runs on a file system of its own.
+#[test]
+fn on_a_small_disk() {
+    let Some(dir) = std::env::var_os(SMALL_DISK) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let problems = std::sync::Arc::default();
+    let index = OutcomeIndex::start(&config(dir), std::sync::Arc::clone(&problems));
+    let is_waiting = || problems.lock().unwrap().contains_key("E_OUTCOME_INDEX");
+    let mut history = History::default();
+    execute(&index, &mut history, 1, 10);
+    index.settle(10);
+    let filler = fs::write(dir.join("filler"), vec![1; 8 << 20]);
+    assert!(filler.is_err(), "the disk is not small");
+    // No more than the queue takes: nobody may wait for ever in a test.
+    for commit in 11..=210 {
+        index.note(history.commit(commit, 20));
+    }
+    while !is_waiting() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    fs::remove_file(dir.join("filler")).unwrap();
+    index.settle(210);
+    assert!(!is_waiting());
+    let status = index.status().unwrap();
+    assert_eq!((status.from_commit, status.transactions), (1, 4_020));
+    assert!((11..=210).all(|commit| holds(&index, &digest(commit, 19))));
+    // Neither does a disk that stays full keep the node from stopping.
+    fs::write(dir.join("filler"), vec![1; 8 << 20]).unwrap_err();
+    for commit in 211..=900 {
+        let note = history.commit(commit, 20);
+        if is_waiting() {
+            index.stop();
+        }
+        index.note(note);
+    }
+    index.close();
+    assert!(!dir.with_extension("damaged").exists());
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"mount -t tmpfs -o size=4m none "$0" && exec "$1" --exact outcomes::writer_tests::on_a_small_disk --nocapture"#;
+    let output = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .arg(dir.path())
+        .arg(std::env::current_exe().unwrap())
+        .env(SMALL_DISK, dir.path())
+        .output()
+        .expect("`unshare` of util-linux");
+    let text = String::from_utf8_lossy(&output.stderr);
+    if text.contains("Operation not permitted") || text.contains("permission denied") {
+        eprintln!("not tried: no file system can be mounted here: {text}");
+        return;
+    }
+    assert!(output.status.success(), "{text}");
+}
