@@ -105,6 +105,7 @@ async fn what_is_no_longer_in_memory_is_told_and_proven_from_the_index() {
     let node = network.handle(0);
     let newest = receipt(node, &digest(&after[1])).await.known().unwrap();
     verifier.receipt(&newest).unwrap();
+    until("the new index", || node.status().outcomes.is_some()).await;
     let from = node.status().outcomes.unwrap().from_commit;
     assert!(from > before[0].commit.as_ref().unwrap().index);
     let not_kept = Answer::NotKept {

@@ -143,15 +143,15 @@ impl OutcomeIndex {
         }
     }
 
-    /// What the index holds; `None` while there is none.
+    /// What the index holds; `None` while there is none, or it was not told yet what the ledger's state begins with.
     pub fn status(&self) -> Option<OutcomesStatus> {
         match &*self.inner.state.lock().expect("no holder panics") {
-            State::Open(_, mark) => Some(OutcomesStatus {
+            State::Open(_, mark) if mark.known_from() > 0 => Some(OutcomesStatus {
                 from_commit: mark.known_from(),
                 transactions: mark.transactions,
                 disk_bytes: self.inner.bytes.load(Ordering::Relaxed),
             }),
-            State::Opening | State::Closed => None,
+            _ => None,
         }
     }
 
