@@ -44,6 +44,11 @@ const NEEDS: &[Need] = &[
         why: "is a virtual machine's only way out to the internet",
     },
     Need {
+        program: "newuidmap",
+        package: "uidmap",
+        why: "gives each virtual machine a user of its own where the node is not root",
+    },
+    Need {
         program: "ip",
         package: "iproute2",
         why: "makes the networks that a hostile guest is tested in",
@@ -134,7 +139,7 @@ fn permission(yes: bool, line: &str) -> Result<Option<bool>> {
     if shell::find_program("apt-get").is_none() {
         let packages: Vec<&str> = NEEDS.iter().map(|need| need.package).collect();
         bail!(
-            "this system has no apt. Install QEMU for x86_64 with qemu-img, passt, iproute2, the OpenSSH client and \
+            "this system has no apt. Install QEMU for x86_64 with qemu-img, passt, uidmap, iproute2, the OpenSSH client and \
              dpkg by its own package manager (on Debian and Ubuntu: {}), and apt itself: the micro \
              guest is made of Debian's packages. Then run this again",
             packages.join(" ")

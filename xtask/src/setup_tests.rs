@@ -53,7 +53,14 @@ fn only_what_is_not_there_is_missing() {
     let packages: Vec<_> = found.iter().map(|need| need.package).collect();
     assert_eq!(
         packages,
-        ["qemu-system-x86", "qemu-utils", "passt", "iproute2", "dpkg"]
+        [
+            "qemu-system-x86",
+            "qemu-utils",
+            "passt",
+            "uidmap",
+            "iproute2",
+            "dpkg"
+        ]
     );
     assert!(missing(NEEDS, |_| Some("/usr/bin/it".into())).is_empty());
 }

@@ -360,7 +360,22 @@ fn hosting(shared: &Shared) -> Vec<CheckView> {
             "not found: guests reach nothing but through the tunnel; install it (Debian: passt)",
         ),
     };
-    vec![qemu, kvm, pasta]
+    let users = match host.guest_users() {
+        Ok(range) => check(
+            "guest users",
+            Verdict::Ok,
+            format!(
+                "every guest runs as a user of its own, from {} on",
+                range.start
+            ),
+        ),
+        Err(why) => check(
+            "guest users",
+            Verdict::Warn,
+            format!("guests run as the daemon's user: who breaks out of QEMU is the node. {why}"),
+        ),
+    };
+    vec![qemu, kvm, pasta, users]
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub enum Response {
     /// It is done, or under way.
     Done,
     /// The state of things.
-    Status(InstanceStatus),
+    Status(Box<InstanceStatus>),
     /// The connection comes with this line.
     Dialled,
     /// Whether the guest has taken a connection.

@@ -103,6 +103,7 @@ impl Vmm for FakeVmm {
             id: spec.id,
             state: InstanceState::Up,
             network: None,
+            confinement: None,
             accelerator: Some((Accelerator::Tcg, "fake".into())),
             qemu_pid: Some(1),
             shim_pid: Some(1),

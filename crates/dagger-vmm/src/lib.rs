@@ -20,6 +20,7 @@ mod seed;
 mod shim;
 mod spec;
 mod status;
+mod uids;
 mod vmm;
 
 pub use clock::boottime_ms;
@@ -34,5 +35,5 @@ pub use spec::{
     InstanceSpec, MEMORY_MIB_MAX, MEMORY_MIB_MIN, Profile, SSH_KEYS_MAX, Seed, USER_DATA_BYTES_MAX,
     VCPUS_MAX,
 };
-pub use status::{InstanceState, InstanceStatus, Network, StopCode, StopMode};
+pub use status::{Confinement, InstanceState, InstanceStatus, Network, StopCode, StopMode};
 pub use vmm::Vmm;

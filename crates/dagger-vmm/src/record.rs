@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::qemu::aio::Aio;
 use crate::spec::InstanceSpec;
 use crate::status::InstanceStatus;
+use crate::uids::GuestUser;
 
 /// What to run: written by the host before the shim starts. Holds secrets (mode 0600).
 pub const LAUNCH_FILE: &str = "launch.json";
@@ -42,6 +43,9 @@ pub struct Launch {
     /// How QEMU reads and writes the disk.
     #[serde(default)]
     pub aio: Aio,
+    /// Who QEMU runs as.
+    #[serde(default)]
+    pub user: GuestUser,
     /// Where this host's verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog, CLOCK_BOOTTIME ms.

@@ -97,6 +97,15 @@ pub struct Network {
     pub text: String,
 }
 
+/// What holds a guest that has broken out of its emulator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// QEMU runs as a user of its own, who owns nothing.
+    pub own_user: bool,
+    /// As whom, for people.
+    pub text: String,
+}
+
 /// One instance as this host sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceStatus {
@@ -109,6 +118,9 @@ pub struct InstanceStatus {
     /// What it reaches; none before it was started.
     #[serde(default)]
     pub network: Option<Network>,
+    /// What holds QEMU; none before it was started.
+    #[serde(default)]
+    pub confinement: Option<Confinement>,
     /// QEMU's process, if it runs.
     pub qemu_pid: Option<u32>,
     /// The shim's process, if it lives.

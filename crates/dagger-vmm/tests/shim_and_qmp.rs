@@ -8,7 +8,7 @@ use std::path::Path;
 
 use dagger_vmm::{
     AccelChoice, Accelerator, BootSource, DiskFormat, Firmware, Host, InstanceId, InstanceSpec,
-    InstanceState, Profile, Seed, StopCode, StopMode, VmmError, new_ssh_host_key,
+    InstanceState, StopCode, StopMode, VmmError,
 };
 use nix::sys::signal::Signal;
 use support::{alive, script, shim, signal, until, until_stopped, until_up};
@@ -27,31 +27,7 @@ const ID: InstanceId = InstanceId {
 };
 
 fn spec(dir: &Path) -> InstanceSpec {
-    let (pem, public) = new_ssh_host_key([1; 32]);
-    let kernel = dir.join("kernel");
-    std::fs::write(&kernel, "a kernel").expect("it is written");
-    InstanceSpec {
-        id: ID,
-        name: "web".into(),
-        account: "acme".into(),
-        vcpus: 1,
-        memory_mib: 64,
-        disk_mib: 16,
-        boot: BootSource::Direct {
-            kernel,
-            initrd: None,
-            cmdline: String::new(),
-        },
-        seed: Seed {
-            hostname: "web".into(),
-            instance_id: "i-5".into(),
-            ssh_authorized_keys: vec![public],
-            ssh_host_key_pem: pem,
-            user_data: None,
-        },
-        accel: AccelChoice::Tcg,
-        profile: Profile::Q35,
-    }
+    support::spec_without_guest(dir, ID)
 }
 
 /// A host whose QEMU is a script.

@@ -48,6 +48,7 @@ fn stopped(lease_epoch: u64, code: StopCode, stopped_ms: u64) -> InstanceStatus 
             text: "why".into(),
         },
         network: None,
+        confinement: None,
         accelerator: None,
         qemu_pid: None,
         shim_pid: None,

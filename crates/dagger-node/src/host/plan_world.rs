@@ -331,6 +331,7 @@ impl World {
             id,
             state: InstanceState::Starting,
             network: None,
+            confinement: None,
             accelerator: None,
             qemu_pid: None,
             shim_pid: None,

@@ -11,6 +11,7 @@ mod talk;
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
+use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -30,6 +31,7 @@ use crate::qemu::aio::Aio;
 use crate::record::{CONSOLE_FILE, LOG_FILE, Lock, STATE_FILE, State, read_json};
 use crate::spec::{InstanceId, InstanceSpec};
 use crate::status::{InstanceState, InstanceStatus, StopMode};
+use crate::uids;
 use crate::vmm::Vmm;
 
 /// The hypervisor.
@@ -144,6 +146,14 @@ impl Host {
         find_program(&self.shared.pasta)
     }
 
+    /// The users that guests run as, one each.
+    ///
+    /// # Errors
+    /// Why they run as the daemon's user instead, and what to do.
+    pub fn guest_users(&self) -> Result<Range<u32>, String> {
+        uids::range()
+    }
+
     /// What this QEMU can use for disks: asked once.
     async fn aio(&self, qemu: &Path) -> Aio {
         *self.shared.aio.get_or_init(|| Aio::best(qemu)).await
@@ -173,6 +183,7 @@ impl Host {
             qemu,
             pasta: self.find_pasta(),
             aio,
+            users: uids::range(),
             accel_file: self.shared.dir.join("accel.json"),
             lease_deadline_boottime_ms,
         };
@@ -260,7 +271,7 @@ impl Host {
         let answer = talk::ask(&dir, &Request::Status).await;
         if let Ok(Response::Status(status)) = answer {
             self.silent().remove(&id);
-            return Some(status);
+            return Some(*status);
         }
         self.status_without_shim(id).await
     }

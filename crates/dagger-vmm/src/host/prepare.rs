@@ -1,7 +1,9 @@
 //! Makes an instance's directory ready for its shim: disk, seed, launch file. Blocking.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use crate::qemu::args::{DISK_FILE, SEED_FILE, UEFI_CODE, UEFI_VARS, UEFI_VARS_FI
 use crate::record::{LAUNCH_FILE, Launch, Lock, STATE_FILE, read_json, write_atomically};
 use crate::seed;
 use crate::spec::{BootSource, DiskFormat, Firmware, InstanceSpec};
+use crate::uids::{self, GuestUser};
 
 const MIB: u64 = 1024 * 1024;
 /// Stands beside a disk that the next preparation keeps.
@@ -30,6 +33,8 @@ pub struct Plan {
     pub pasta: Option<PathBuf>,
     /// How QEMU is to read and write the disk.
     pub aio: Aio,
+    /// The users that guests may run as.
+    pub users: Result<Range<u32>, String>,
     /// Where the verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog.
@@ -85,6 +90,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
         qemu: plan.qemu.clone(),
         pasta: plan.pasta.clone(),
         aio: plan.aio,
+        user: user(plan),
         accel_file: plan.accel_file.clone(),
         lease_deadline_boottime_ms: plan.lease_deadline_boottime_ms,
         boot_id: boot_id(),
@@ -93,6 +99,33 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
     write_atomically(&launch_file, &bytes).map_err(|e| VmmError::io("writing", launch_file, e))?;
     remove_if_there(&dir.join(KEPT_DISK_MARK))?;
     Ok(Prepared::Ready)
+}
+
+/// A user that no other instance of this host has.
+fn user(plan: &Plan) -> GuestUser {
+    let range = match &plan.users {
+        Ok(range) => range,
+        Err(why) => return GuestUser::Daemons(why.clone()),
+    };
+    if !uids::everybody_may_run(&plan.qemu) {
+        let program = plan.qemu.display();
+        return GuestUser::Daemons(format!("other users may not run {program}"));
+    }
+    let others = plan.dir.parent().map(fs::read_dir).into_iter().flatten();
+    let others = others.flatten().flatten().map(|entry| entry.path());
+    let launches = others
+        .filter(|dir| *dir != plan.dir)
+        .filter_map(|dir| read_json(&dir.join(LAUNCH_FILE)));
+    let taken: BTreeSet<u32> = launches
+        .filter_map(|launch: Launch| match launch.user {
+            GuestUser::Own(user) => Some(user),
+            GuestUser::Daemons(_) => None,
+        })
+        .collect();
+    match uids::choose(range, &plan.dir, &taken) {
+        Some(user) => GuestUser::Own(user),
+        None => GuestUser::Daemons("all ids set aside for guests are taken".into()),
+    }
 }
 
 /// Makes the directory `old` of a stopped instance the directory `new` (it may be the same) of an

@@ -95,6 +95,7 @@ fn unborn(id: InstanceId) -> InstanceStatus {
         state: InstanceState::Starting,
         accelerator: None,
         network: None,
+        confinement: None,
         qemu_pid: None,
         shim_pid: None,
         shim_started_ms: 0,

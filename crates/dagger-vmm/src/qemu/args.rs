@@ -1,11 +1,11 @@
 //! QEMU's command line: a pure function of the specification and the accelerator.
 //!
 //! Nothing the customer chose reaches QEMU's option parser unescaped: disks are given as JSON, names come from numbers.
-//! Standard input is the control channel, standard output the serial console (both sockets, made by the shim). Paths of
-//! the instance are relative to its directory, which is QEMU's working directory.
+//! Standard input is the control channel, standard output the serial console (both sockets, made by the shim). Names of files of
+//! an instance never reach QEMU: it is handed open files (`-add-fd`).
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::fd::RawFd;
 
 use serde_json::{Value, json};
 
@@ -27,12 +27,30 @@ pub const UEFI_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 /// Translated code a TCG guest may keep, MiB. QEMU's own default grows to a gigabyte per guest.
 const TCG_CACHE_MIB: u32 = 128;
 
+/// Open files, by what they are; see `shim/files.rs`.
+#[derive(Clone, Copy, Debug)]
+pub struct Handed {
+    /// The instance's own disk, to read and write.
+    pub disk: RawFd,
+    /// The seed disk.
+    pub seed: RawFd,
+    /// The image under the disk.
+    pub base: Option<RawFd>,
+    /// Where UEFI keeps its variables, to read and write.
+    pub uefi_vars: Option<RawFd>,
+    /// The kernel of a direct boot.
+    pub kernel: Option<RawFd>,
+    /// Its initial ramdisk.
+    pub initrd: Option<RawFd>,
+}
+
 /// The arguments, without the program. `internet`: QEMU runs in a namespace from which nothing private can be reached.
 pub fn arguments(
     spec: &InstanceSpec,
     accelerator: Accelerator,
     internet: bool,
     aio: Aio,
+    files: Handed,
 ) -> Vec<OsString> {
     let profile = effective_profile(spec.profile, accelerator);
     let mut out: Vec<OsString> = Vec::new();
@@ -70,7 +88,16 @@ pub fn arguments(
     add("-serial", "chardev:console");
     add("-object", "rng-builtin,id=entropy");
     add("-device", &device(profile, "virtio-rng", "rng=entropy"));
-    disks(spec, profile, aio, &mut add);
+    let opened = [
+        Some(files.disk),
+        Some(files.seed),
+        files.base,
+        files.uefi_vars,
+    ];
+    for number in opened.into_iter().flatten() {
+        add("-add-fd", &format!("fd={number},set={number}"));
+    }
+    disks(spec, profile, aio, files, &mut add);
     // `restrict` keeps the guest off everything but the ports forwarded to it: no host, no private network, no internet.
     let restrict = if internet { "off" } else { "on" };
     add(
@@ -94,7 +121,7 @@ pub fn arguments(
         add("-device", "pvpanic-pci");
     }
     out.extend(["-nodefaults".into(), "-no-user-config".into()]);
-    boot(&spec.boot, &mut out);
+    boot(&spec.boot, files, &mut out);
     out
 }
 
@@ -124,21 +151,32 @@ fn device(profile: Profile, name: &str, rest: &str) -> String {
     format!("{name}-{transport},{rest}")
 }
 
-fn disks(spec: &InstanceSpec, profile: Profile, aio: Aio, add: &mut impl FnMut(&str, &str)) {
+/// What QEMU opens a handed file as.
+fn handed(number: RawFd) -> String {
+    format!("/dev/fdset/{number}")
+}
+
+fn disks(
+    spec: &InstanceSpec,
+    profile: Profile,
+    aio: Aio,
+    files: Handed,
+    add: &mut impl FnMut(&str, &str),
+) {
     let mut disk = json!({
         "node-name": "disk", "driver": "qcow2", "discard": "unmap",
         "file": {
-            "driver": "file", "filename": DISK_FILE, "discard": "unmap", "aio": aio.as_str(),
+            "driver": "file", "filename": handed(files.disk), "discard": "unmap", "aio": aio.as_str(),
         },
     });
-    if let BootSource::Disk { base, format, .. } = &spec.boot {
+    if let (BootSource::Disk { format, .. }, Some(base)) = (&spec.boot, files.base) {
         add("-blockdev", &base_node(base, *format).to_string());
         disk["backing"] = "base".into();
     }
     add("-blockdev", &disk.to_string());
     let seed = json!({
         "node-name": "seed", "driver": "raw", "read-only": true,
-        "file": { "driver": "file", "filename": SEED_FILE, "read-only": true },
+        "file": { "driver": "file", "filename": handed(files.seed), "read-only": true },
     });
     add("-blockdev", &seed.to_string());
     let boot_index = if matches!(spec.boot, BootSource::Disk { .. }) {
@@ -161,10 +199,10 @@ fn disks(spec: &InstanceSpec, profile: Profile, aio: Aio, add: &mut impl FnMut(&
 }
 
 /// The image: read-only, its format as declared; a qcow2 may not bring a backing file of its own.
-fn base_node(base: &Path, format: DiskFormat) -> Value {
+fn base_node(base: RawFd, format: DiskFormat) -> Value {
     let mut node = json!({
         "node-name": "base", "driver": format.as_str(), "read-only": true,
-        "file": { "driver": "file", "filename": base.to_string_lossy(), "read-only": true },
+        "file": { "driver": "file", "filename": handed(base), "read-only": true },
     });
     if format == DiskFormat::Qcow2 {
         node["backing"] = Value::Null;
@@ -172,22 +210,20 @@ fn base_node(base: &Path, format: DiskFormat) -> Value {
     node
 }
 
-fn boot(source: &BootSource, out: &mut Vec<OsString>) {
+fn boot(source: &BootSource, files: Handed, out: &mut Vec<OsString>) {
+    // QEMU reads kernels itself, by name; this one leads to the open file.
+    let name =
+        |number: Option<RawFd>| number.map(|number| format!("/proc/self/fd/{number}").into());
     match source {
-        BootSource::Direct {
-            kernel,
-            initrd,
-            cmdline,
-        } => {
-            out.extend([
-                "-kernel".into(),
-                kernel.into(),
-                "-append".into(),
-                cmdline.into(),
-            ]);
-            if let Some(initrd) = initrd {
-                // QEMU reads `-initrd` as one file name on PC machines (a comma would list several only for multiboot).
-                out.extend(["-initrd".into(), initrd.into()]);
+        BootSource::Direct { cmdline, .. } => {
+            out.extend(["-append".into(), cmdline.into()]);
+            let images = [("-kernel", files.kernel), ("-initrd", files.initrd)];
+            for (option, number) in images {
+                out.extend(
+                    name(number)
+                        .into_iter()
+                        .flat_map(|file| [option.into(), file]),
+                );
             }
         }
         BootSource::Disk {
@@ -198,7 +234,8 @@ fn boot(source: &BootSource, out: &mut Vec<OsString>) {
             firmware: Firmware::Uefi,
             ..
         } => {
-            for (unit, (file, read_only)) in [(UEFI_CODE, "on"), (UEFI_VARS_FILE, "off")]
+            let vars = files.uefi_vars.map(handed).unwrap_or_default();
+            for (unit, (file, read_only)) in [(UEFI_CODE, "on"), (vars.as_str(), "off")]
                 .into_iter()
                 .enumerate()
             {

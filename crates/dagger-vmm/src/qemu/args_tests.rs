@@ -1,8 +1,17 @@
 use super::*;
 use crate::spec::tests::spec;
 
+const FILES: Handed = Handed {
+    disk: 10,
+    seed: 11,
+    base: Some(12),
+    uefi_vars: Some(13),
+    kernel: Some(14),
+    initrd: Some(15),
+};
+
 fn line(spec: &InstanceSpec, accelerator: Accelerator) -> String {
-    let words = arguments(spec, accelerator, false, Aio::Threads);
+    let words = arguments(spec, accelerator, false, Aio::Threads, FILES);
     words
         .iter()
         .map(|w| w.to_string_lossy())
@@ -48,7 +57,7 @@ fn the_accelerator_chooses_the_cpu() {
 }
 
 #[test]
-fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
+fn an_image_is_read_only_in_its_declared_format_and_its_name_never_reaches_qemu() {
     let mut spec = spec();
     let base = "/images/a,readonly=off\",\"driver\":\"host_device".into();
     spec.boot = BootSource::Disk {
@@ -56,7 +65,9 @@ fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
         format: DiskFormat::Qcow2,
         firmware: Firmware::Bios,
     };
-    let words = arguments(&spec, Accelerator::Tcg, true, Aio::IoUring);
+    let words = arguments(&spec, Accelerator::Tcg, true, Aio::IoUring, FILES);
+    let line = line(&spec, Accelerator::Tcg);
+    assert!(!line.contains("host_device") && line.contains("-add-fd fd=12,set=12"));
     let nodes: Vec<Value> = words
         .iter()
         .filter_map(|w| serde_json::from_str(&w.to_string_lossy()).ok())
@@ -70,10 +81,7 @@ fn an_image_is_read_only_in_its_declared_format_and_cannot_inject_options() {
     assert_eq!(base["read-only"], true);
     assert_eq!(base["backing"], Value::Null);
     assert_eq!(base["file"]["driver"], "file");
-    assert_eq!(
-        base["file"]["filename"],
-        "/images/a,readonly=off\",\"driver\":\"host_device"
-    );
+    assert_eq!(base["file"]["filename"], "/dev/fdset/12");
     let disk = nodes
         .iter()
         .find(|n| n["node-name"] == "disk")

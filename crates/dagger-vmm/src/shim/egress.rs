@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getegid, geteuid, getpid};
+use nix::unistd::{ForkResult, Pid, fork, geteuid, getpid};
 
 use super::routes::{PROHIBITED, Routes};
+use super::user::User;
 
 /// Name of the namespace's one interface.
 const INTERFACE: &str = "egress";
@@ -43,7 +44,7 @@ pub struct Egress {
 impl Egress {
     /// Moves this process, which must have one thread, into a namespace and connects it. On failure the process may be
     /// in a namespace that is not connected; its loopback works.
-    pub fn enter(pasta: &Path) -> io::Result<Self> {
+    pub fn enter(pasta: &Path, user: &mut User) -> io::Result<Self> {
         let unprivileged = !geteuid().is_root();
         // Read before the namespace hides them. Addresses that the host gets later are not known here.
         let own = host_addresses(&fs::read_to_string("/proc/self/net/fib_trie")?);
@@ -53,7 +54,8 @@ impl Egress {
             attendant,
             _tie: tie.try_clone()?,
         };
-        separate(unprivileged)?;
+        user.enter_namespace()?;
+        unshare(CloneFlags::CLONE_NEWNET)?;
         let routes = Routes::open()?;
         routes.loopback_up()?;
         for (network, bits) in PROHIBITED
@@ -181,18 +183,6 @@ fn attend(pasta: &Path, arguments: &[OsString], mut told: PipeReader) -> io::Res
             return Ok(());
         }
     }
-}
-
-/// Leaves the host's network; without root, by way of a user namespace in which this user is himself.
-fn separate(unprivileged: bool) -> io::Result<()> {
-    if !unprivileged {
-        return Ok(unshare(CloneFlags::CLONE_NEWNET)?);
-    }
-    let (user, group) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
-    fs::write("/proc/self/setgroups", "deny")?;
-    fs::write("/proc/self/uid_map", format!("{user} {user} 1"))?;
-    fs::write("/proc/self/gid_map", format!("{group} {group} 1"))
 }
 
 /// Whether the interface has its default route.

@@ -2,15 +2,18 @@
 //!
 //! Started by the host, it lives until QEMU has ended; the daemon may come and go. One thread, one `poll` loop
 //! (`watch.rs`), no runtime. What it decides is in `guard.rs`; how QEMU is started, in `process.rs`; the conversation with
-//! it, in `running.rs`; the host's connections, in `connections.rs`; the guest's way out, in `egress.rs`.
+//! it, in `running.rs`; who it is, in `user.rs`, and what it is given, in `files.rs`; the host's connections, in `connections.rs`; the
+//! guest's way out, in `egress.rs`.
 
 mod connections;
 mod console;
 mod egress;
+mod files;
 mod guard;
 mod process;
 mod routes;
 mod running;
+mod user;
 mod watch;
 
 use std::io::{self, Write};
@@ -21,6 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::record::{LAUNCH_FILE, Launch, Lock, read_json};
 use egress::Egress;
+use user::User;
 
 /// How long another holder of the lock (a host that prepares) is waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -47,20 +51,24 @@ fn serve(dir: &Path) -> io::Result<()> {
     let launch: Launch = read_json(Path::new(LAUNCH_FILE))
         .ok_or_else(|| io::Error::other("no launch file; start the VM again"))?;
     // Before there is anything that another namespace, or a fork, would have to share.
-    let egress = enter(&launch);
-    let mut watch = watch::Watch::new(launch, lock, egress)?;
+    let mut user = User::of(&launch);
+    let egress = enter(&launch, &mut user);
+    if let Err(error) = user.enter_namespace() {
+        user.give_up(&format!("this host forbids user namespaces: {error}"));
+    }
+    let mut watch = watch::Watch::new(launch, lock, egress, user)?;
     watch.begin();
     say_ready();
     watch.run()
 }
 
 /// The guest's way out, or why there is none.
-fn enter(launch: &Launch) -> Result<Egress, String> {
+fn enter(launch: &Launch, user: &mut User) -> Result<Egress, String> {
     let pasta = launch
         .pasta
         .as_ref()
         .ok_or("this host has no `pasta` (Debian package passt)")?;
-    Egress::enter(pasta).map_err(|error| format!("its network could not be made: {error}"))
+    Egress::enter(pasta, user).map_err(|error| format!("its network could not be made: {error}"))
 }
 
 fn take_lock() -> io::Result<Lock> {

@@ -1,7 +1,7 @@
 //! QEMU as a child process: how it is started, so that it can never outlive its shim, and how its end is read.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -13,9 +13,11 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getpid, getppid};
 
-use crate::qemu::args::arguments;
+use super::files::Files;
+use super::user::{Become, User};
+use crate::qemu::args::{Handed, arguments};
 use crate::record::{Launch, Lock};
-use crate::spec::Accelerator;
+use crate::spec::{Accelerator, InstanceSpec};
 
 /// Guests give way to the daemon and the shims.
 const NICENESS: i32 = 5;
@@ -38,18 +40,36 @@ pub fn spawn(
     accelerator: Accelerator,
     lock: &Lock,
     internet: bool,
+    user: &User,
 ) -> io::Result<Spawned> {
     let (qmp, qmp_theirs) = UnixStream::pair()?;
     let (console, console_theirs) = UnixStream::pair()?;
+    let files = Files::open(&launch.spec)?;
+    let handed = files.handed();
     let mut command = Command::new(&launch.qemu);
     command
-        .args(arguments(&launch.spec, accelerator, internet, launch.aio))
+        .args(arguments(
+            &launch.spec,
+            accelerator,
+            internet,
+            launch.aio,
+            handed,
+        ))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .stdin(Stdio::from(OwnedFd::from(qmp_theirs)))
         .stdout(Stdio::from(OwnedFd::from(console_theirs)))
         .stderr(Stdio::piped());
-    confine(&mut command, lock.raw_fd(), getpid());
+    confine(
+        &mut command,
+        Confined {
+            shim: getpid(),
+            become_user: user.becoming(accelerator),
+            file_bytes_max: file_bytes_max(&launch.spec),
+            lock: lock.raw_fd(),
+            handed,
+        },
+    );
     let mut child = command.spawn()?;
     let stderr = child.stderr.take().expect("it was asked for");
     qmp.set_nonblocking(true)?;
@@ -63,23 +83,47 @@ pub fn spawn(
     })
 }
 
+/// What a child needs to know to become QEMU. No memory of its own: it is used between fork and exec.
+#[derive(Clone, Copy)]
+struct Confined {
+    shim: Pid,
+    become_user: Become,
+    file_bytes_max: u64,
+    lock: RawFd,
+    handed: Handed,
+}
+
+/// The largest file that QEMU may write: its disk, filled, with qcow2's tables (less than a thousandth) and UEFI's variables.
+fn file_bytes_max(spec: &InstanceSpec) -> u64 {
+    const MIB: u64 = 1 << 20;
+    spec.disk_mib * MIB + spec.disk_mib * 1024 + 64 * MIB
+}
+
 /// What happens in the child before it becomes QEMU.
 #[allow(unsafe_code)]
-fn confine(command: &mut Command, lock_fd: i32, shim: Pid) {
+fn confine(command: &mut Command, this: Confined) {
     let between_fork_and_exec = move || {
-        // QEMU dies with its shim, whatever ends the shim.
+        step_back();
+        this.become_user.now()?;
+        // QEMU dies with its shim, whatever ends the shim. Asked for here: becoming another user forgets it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() != shim {
+        if getppid() != this.shim {
             // The shim died before the line above took hold.
             return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
         }
         prctl::set_no_new_privs()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-        step_back();
-        // SAFETY: the descriptor belongs to the shim's `Lock`, which outlives the child's start; this copy of it is the
-        // child's own and is only borrowed here.
-        let lock = unsafe { std::os::fd::BorrowedFd::borrow_raw(lock_fd) };
-        fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        setrlimit(
+            Resource::RLIMIT_FSIZE,
+            this.file_bytes_max,
+            this.file_bytes_max,
+        )?;
+        for number in this.handed.numbers().chain([this.lock]) {
+            // SAFETY: the descriptor belongs to the shim's `Lock` or `Files`, which outlive the child's start; this copy of
+            // it is the child's own and is only borrowed here.
+            let file = unsafe { BorrowedFd::borrow_raw(number) };
+            fcntl(file, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
         Ok(())
     };
     // SAFETY: the shim has one thread, so the child starts with consistent memory; the closure makes only system calls

@@ -21,6 +21,7 @@ use super::egress::Egress;
 use super::guard::{Action, Ending, Guard, judge};
 use super::process;
 use super::running::{Running, Waiting};
+use super::user::User;
 use crate::clock::{boot_id, boottime_ms, unix_ms};
 use crate::control::{Request, Response};
 use crate::qemu::accel;
@@ -28,7 +29,7 @@ use crate::record::{
     CONSOLE_FILE, CONTROL_SOCKET, Launch, Lock, STATE_FILE, State, write_atomically,
 };
 use crate::spec::{AccelChoice, Accelerator};
-use crate::status::{InstanceState, InstanceStatus, Network, StopCode, StopMode};
+use crate::status::{Confinement, InstanceState, InstanceStatus, Network, StopCode, StopMode};
 
 /// Most bytes of QEMU's complaints that are kept.
 const COMPLAINTS_BYTES_MAX: usize = 4096;
@@ -44,6 +45,7 @@ pub struct Watch {
     pub(super) connections: Connections,
     ring: ConsoleRing,
     egress: Option<Egress>,
+    user: User,
     pub(super) running: Option<Running>,
     /// Those who wait for the end.
     mourners: Vec<Token>,
@@ -64,7 +66,12 @@ enum Source {
 
 impl Watch {
     /// Takes over an instance whose lock is held; listens, starts nothing.
-    pub fn new(launch: Launch, lock: Lock, egress: Result<Egress, String>) -> io::Result<Self> {
+    pub fn new(
+        launch: Launch,
+        lock: Lock,
+        egress: Result<Egress, String>,
+        user: User,
+    ) -> io::Result<Self> {
         let network = describe(&egress);
         let mut set = SigSet::empty();
         for signal in [
@@ -96,6 +103,7 @@ impl Watch {
             state: InstanceState::Starting,
             accelerator: None,
             network: Some(network),
+            confinement: Some(confinement(&user)),
             qemu_pid: None,
             shim_pid: Some(std::process::id()),
             shim_started_ms: unix_ms(),
@@ -114,6 +122,7 @@ impl Watch {
             connections,
             ring,
             egress: egress.ok(),
+            user,
             running: None,
             mourners: Vec::new(),
             signals,
@@ -150,17 +159,22 @@ impl Watch {
     }
 
     fn start_qemu(&mut self, accelerator: Accelerator, reason: String, on_trial: bool) {
-        let process =
-            match process::spawn(&self.launch, accelerator, &self.lock, self.egress.is_some()) {
-                Ok(process) => process,
-                Err(error) => {
-                    let text = format!(
-                        "{} could not be started: {error}; install qemu-system-x86",
-                        self.launch.qemu.display()
-                    );
-                    return self.end(StopCode::QemuFailed, text);
-                }
-            };
+        let process = match process::spawn(
+            &self.launch,
+            accelerator,
+            &self.lock,
+            self.egress.is_some(),
+            &self.user,
+        ) {
+            Ok(process) => process,
+            Err(error) => {
+                let text = format!(
+                    "{} could not be started: {error}; install qemu-system-x86",
+                    self.launch.qemu.display()
+                );
+                return self.end(StopCode::QemuFailed, text);
+            }
+        };
         self.status.accelerator = Some((accelerator, reason));
         self.status.qemu_pid = Some(process.child.id());
         self.status.qemu_started_ms = Some(unix_ms());
@@ -282,7 +296,8 @@ impl Watch {
         match request {
             Request::Status => {
                 let status = self.current();
-                self.connections.reply(token, &Response::Status(status));
+                self.connections
+                    .reply(token, &Response::Status(Box::new(status)));
             }
             Request::Renew {
                 deadline_boottime_ms,
@@ -538,6 +553,11 @@ impl Watch {
         self.status.state = InstanceState::Stopped { code, text };
         self.keep_status();
     }
+}
+
+fn confinement(user: &User) -> Confinement {
+    let (own_user, text) = user.describe();
+    Confinement { own_user, text }
 }
 
 fn describe(egress: &Result<Egress, String>) -> Network {

@@ -223,6 +223,35 @@ pub fn console(host: &Host, id: InstanceId) -> String {
     String::from_utf8_lossy(&std::fs::read(host.console_path(id)).unwrap_or_default()).into_owned()
 }
 
+/// An instance for what stands in for QEMU: its kernel is none.
+pub fn spec_without_guest(dir: &Path, id: InstanceId) -> InstanceSpec {
+    let (pem, public) = new_ssh_host_key([1; 32]);
+    let kernel = dir.join("kernel");
+    std::fs::write(&kernel, "a kernel").expect("it is written");
+    InstanceSpec {
+        id,
+        name: "web".into(),
+        account: "acme".into(),
+        vcpus: 1,
+        memory_mib: 64,
+        disk_mib: 16,
+        boot: BootSource::Direct {
+            kernel,
+            initrd: None,
+            cmdline: String::new(),
+        },
+        seed: Seed {
+            hostname: "web".into(),
+            instance_id: "i".into(),
+            ssh_authorized_keys: vec![public],
+            ssh_host_key_pem: pem,
+            user_data: None,
+        },
+        accel: AccelChoice::Tcg,
+        profile: Profile::Q35,
+    }
+}
+
 /// A program that stands in for QEMU.
 pub fn script(dir: &Path, text: &str) -> PathBuf {
     let path = dir.join("fake-qemu");
