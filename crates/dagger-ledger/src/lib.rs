@@ -32,7 +32,9 @@ pub use commit::*;
 pub use explain::*;
 pub use genesis::*;
 pub use ids::*;
-pub use ledger::{BadStateKey, Ledger, NEWEST_PROTOCOL_VERSION, RestoreError, StateKey};
+pub use ledger::{
+    BadStateKey, FrozenLedger, Ledger, NEWEST_PROTOCOL_VERSION, RestoreError, StateKey,
+};
 pub use manifest::*;
 pub use names::{LABEL_BYTES_MAX, check_key, check_label, check_ssh_key, check_text};
 pub use parameters::*;

@@ -61,6 +61,8 @@ struct Match {
     machines: u64,
     /// Bits of the machines that are down.
     down: u64,
+    /// A state that was frozen, and its bytes at that time.
+    frozen: Option<(FrozenLedger, Vec<u8>)>,
     seen: BTreeMap<String, u64>,
 }
 
@@ -90,6 +92,7 @@ impl Match {
             dice: Dice(seed),
             machines: 0,
             down: 0,
+            frozen: None,
             seen: BTreeMap::new(),
         }
     }
@@ -520,6 +523,13 @@ impl Match {
         }
         // Go on with the copy: nothing may depend on how the state came about.
         self.cloud.ledger = copy;
+        // What was frozen the last time has not moved since.
+        let now = (self.cloud.ledger.freeze(), self.cloud.ledger.snapshot());
+        if let Some((frozen, then)) = self.frozen.replace(now) {
+            let mut bytes = Vec::new();
+            frozen.write(&mut bytes).expect("memory takes it");
+            assert!(bytes == then, "a frozen state went on");
+        }
     }
 }
 

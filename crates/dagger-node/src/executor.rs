@@ -455,7 +455,7 @@ impl Executor {
             return;
         }
         let started = Instant::now();
-        let (head, body) = {
+        let (head, state) = {
             let ledger = self.shared.ledger.read().expect("no holder panics");
             let head = SnapshotHead {
                 commit: ledger.commit_index().unwrap_or(0),
@@ -464,23 +464,23 @@ impl Executor {
                 epoch: ledger.epoch().number,
                 starts_epoch,
             };
-            (head, ledger.snapshot())
+            (head, ledger.freeze())
         };
         self.snapshot_commit = head.commit;
         let (snapshots, epochs) = (self.snapshots.clone(), self.epochs.clone());
         let shared = Arc::clone(&self.shared);
         let retain = self.shared.config.store.retain;
         self.saving = Some(std::thread::spawn(move || {
-            let (commit, epoch, bytes) = (head.commit, head.epoch, body.len());
+            let (commit, epoch) = (head.commit, head.epoch);
             // Nothing up to that commit is executed again once it is there.
             shared.outcomes.settle(commit);
-            if let Err(error) = snapshots.save(&head, &body) {
+            if let Err(error) = snapshots.save(&head, |out| state.write(out)) {
                 tracing::error!(code = error.code(), %error, "cannot save the ledger; a restart will take longer");
                 return;
             }
-            drop(body);
+            drop(state);
             let took_ms = started.elapsed().as_millis();
-            tracing::info!(commit, epoch, bytes, took_ms, "saved the ledger");
+            tracing::info!(commit, epoch, took_ms, "saved the ledger");
             // The epoch before is not proven to have ended yet: its log must stay whatever is configured.
             let first_kept = retain.first_kept(epoch.saturating_sub(1));
             match epochs.prune(Epoch(first_kept)) {

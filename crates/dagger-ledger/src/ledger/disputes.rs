@@ -3,6 +3,8 @@
 //!
 //! A probe proves that something at the machine answered for the VM, never that it is the customer's guest.
 
+use std::sync::Arc;
+
 use crate::action::{Failover, VmDispute, VmProbe};
 use crate::code::Code;
 use crate::commit::{Change, Subject};
@@ -132,7 +134,7 @@ impl Ledger {
     /// Closes the open dispute about a VM, if there is one, and does what follows.
     pub(super) fn close_dispute(&mut self, id: VmId, status: DisputeStatus) {
         let time_ms = self.clock.time_ms;
-        let vm = self.vms[id.index()].as_deref_mut().expect("the VM exists");
+        let vm = Arc::make_mut(self.vms[id.index()].as_mut().expect("the VM exists"));
         let open = vm.dispute.as_deref_mut();
         let Some(dispute) = open.filter(|d| d.status == DisputeStatus::Open) else {
             return;

@@ -27,10 +27,11 @@ mod versions;
 mod vms;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-pub use snapshot::RestoreError;
+pub use snapshot::{FrozenLedger, RestoreError};
 pub use state_root::{BadStateKey, StateKey};
 pub use versions::NEWEST_PROTOCOL_VERSION;
 
@@ -61,7 +62,8 @@ pub struct Ledger {
     machines: Vec<Option<MachineRecord>>,
     accounts: Vec<AccountRecord>,
     images: Vec<ImageRecord>,
-    vms: Vec<Option<Box<VmRecord>>>,
+    /// Shared with states that are being written down ([`Ledger::freeze`]).
+    vms: Vec<Option<Arc<VmRecord>>>,
     proposals: BTreeMap<u64, ProposalRecord>,
     /// Proposals ever made.
     proposal_ids: u64,
@@ -299,7 +301,7 @@ impl Ledger {
 
     /// All VMs, by id.
     pub fn vms(&self) -> impl Iterator<Item = &VmRecord> {
-        self.vms.iter().flatten().map(Box::as_ref)
+        self.vms.iter().flatten().map(Arc::as_ref)
     }
 
     /// A VM.
@@ -327,7 +329,7 @@ impl Ledger {
 
     fn vm_mut(&mut self, id: VmId) -> &mut VmRecord {
         self.dirty.vm(id);
-        self.vms[id.index()].as_deref_mut().expect("the VM exists")
+        Arc::make_mut(self.vms[id.index()].as_mut().expect("the VM exists"))
     }
 
     fn machine_mut(&mut self, id: MachineId) -> &mut MachineRecord {

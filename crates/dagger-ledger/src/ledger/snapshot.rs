@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -67,6 +68,28 @@ struct Tail {
 /// before it is known to be true, so a stranger's count must not decide how much is allocated.
 const VM_IDS_MAX: u64 = 1 << 28;
 
+/// A state that stands still while the ledger goes on: what a snapshot is written from.
+pub struct FrozenLedger {
+    head: Head,
+    vms: Vec<Option<Arc<VmRecord>>>,
+    tail: Tail,
+}
+
+impl FrozenLedger {
+    /// Writes what [`Ledger::snapshot`] returns, record by record: nothing large is made for it.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        out.write_all(&VERSION.to_le_bytes())?;
+        self.head.serialize(out)?;
+        for vm in self.vms.iter().flatten() {
+            vm.serialize(out)?;
+        }
+        self.tail.serialize(out)
+    }
+}
+
 impl Ledger {
     /// The whole state as bytes; [`Ledger::restore`] gives a ledger with the same roots.
     ///
@@ -74,43 +97,43 @@ impl Ledger {
     /// Never: memory takes whatever is written to it.
     pub fn snapshot(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.write_snapshot(&mut bytes)
+        self.freeze()
+            .write(&mut bytes)
             .expect("writing to memory does not fail");
         bytes
     }
 
-    /// Writes what [`Ledger::snapshot`] returns, record by record: nothing large is held in memory.
+    /// The state as it is now, to be written down while this goes on. Copies everything but the VMs, which are shared until one
+    /// of both changes; linear in the number of records, and one word of memory for each VM.
     ///
-    /// # Errors
-    /// Those of `out`.
-    pub fn write_snapshot(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let head = Head {
-            chain_id: self.chain_id,
-            network: self.network.clone(),
-            parameters: self.parameters.clone(),
-            clock: self.clock,
-            operators: self.operators.clone(),
-            members: self.members.clone(),
-            epoch: self.epoch.clone(),
-            machines: self.machines.clone(),
-            accounts: self.accounts.clone(),
-            images: self.images.clone(),
-            vm_ids: self.vms.len() as u64,
-            vms: u32::try_from(self.vms().count()).expect("no more than ids, which are bounded"),
-        };
-        out.write_all(&VERSION.to_le_bytes())?;
-        head.serialize(out)?;
-        for vm in self.vms() {
-            vm.serialize(out)?;
+    /// # Panics
+    /// If there are more VMs than ids, which are bounded.
+    pub fn freeze(&self) -> FrozenLedger {
+        let count = self.vms().count();
+        FrozenLedger {
+            head: Head {
+                chain_id: self.chain_id,
+                network: self.network.clone(),
+                parameters: self.parameters.clone(),
+                clock: self.clock,
+                operators: self.operators.clone(),
+                members: self.members.clone(),
+                epoch: self.epoch.clone(),
+                machines: self.machines.clone(),
+                accounts: self.accounts.clone(),
+                images: self.images.clone(),
+                vm_ids: self.vms.len() as u64,
+                vms: u32::try_from(count).expect("no more than ids, which are bounded"),
+            },
+            vms: self.vms.clone(),
+            tail: Tail {
+                proposals: self.proposals.clone(),
+                proposal_ids: self.proposal_ids,
+                protocol_versions: self.protocol_versions.clone(),
+                brake: self.brake.clone(),
+                replay: ReplayImage::from(&self.replay),
+            },
         }
-        let tail = Tail {
-            proposals: self.proposals.clone(),
-            proposal_ids: self.proposal_ids,
-            protocol_versions: self.protocol_versions.clone(),
-            brake: self.brake.clone(),
-            replay: ReplayImage::from(&self.replay),
-        };
-        tail.serialize(out)
     }
 
     /// The state that a snapshot holds. It is consistent, but not therefore true: compare [`Ledger::state_root`] with a certificate
@@ -144,7 +167,7 @@ impl Ledger {
         for _ in 0..head.vms {
             let vm = VmRecord::deserialize_reader(bytes).map_err(malformed)?;
             let slot = vms.get_mut(vm.id.index()).ok_or_else(|| bad("VM ids"))?;
-            if slot.replace(Box::new(vm)).is_some() {
+            if slot.replace(Arc::new(vm)).is_some() {
                 return Err(bad("VM ids"));
             }
         }

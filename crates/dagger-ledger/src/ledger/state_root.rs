@@ -164,7 +164,7 @@ impl Ledger {
         for id in self.dirty.take_vms() {
             if let Some(vm) = &self.vms[id.index()] {
                 buffer.clear();
-                borsh::to_writer(&mut buffer, vm).expect("borsh writes to memory");
+                borsh::to_writer(&mut buffer, vm.as_ref()).expect("borsh writes to memory");
                 let key = vm_key(&self.accounts[vm.account.index()].name, &vm.spec.name);
                 self.tree
                     .set(key, Some(hash::keyed(hash::STATE_RECORD, &buffer)));

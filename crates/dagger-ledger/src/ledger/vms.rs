@@ -1,5 +1,7 @@
 //! A customer's actions on VMs.
 
+use std::sync::Arc;
+
 use crate::action::{Failover, VmCreate, VmPlace, VmRename, VmResize};
 use crate::code::Code;
 use crate::commit::{Change, Subject};
@@ -71,7 +73,7 @@ impl Ledger {
         let machine = self.choose(&request).ok_or(Code::NoMachineFits)?;
         let size = spec.size;
         self.indexes.account_vms[account.index()].insert(spec.name.as_str().into(), id);
-        self.vms.push(Some(Box::new(VmRecord {
+        self.vms.push(Some(Arc::new(VmRecord {
             id,
             account,
             spec,

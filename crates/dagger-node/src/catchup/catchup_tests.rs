@@ -135,7 +135,7 @@ fn head() -> SnapshotHead {
 pub(super) fn manifest_of(body: &[u8]) -> Manifest {
     let dir = tempfile::tempdir().unwrap();
     let (_, snapshots) = stores(dir.path());
-    snapshots.save(&head(), body).unwrap();
+    snapshots.save(&head(), |out| out.write_all(body)).unwrap();
     let snapshot = snapshots.epoch_start(1).unwrap().unwrap();
     Manifest::of(1, &snapshot).unwrap().unwrap()
 }
@@ -192,7 +192,7 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
     let dir = tempfile::tempdir().unwrap();
     let (epochs, snapshots) = stores(dir.path());
     let body = ledger.snapshot();
-    snapshots.save(&head(), &body).unwrap();
+    snapshots.save(&head(), |out| out.write_all(&body)).unwrap();
     let serve = CatchupProtocol::new(
         epochs.clone(),
         snapshots,
@@ -220,7 +220,9 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
 fn a_damaged_state_is_not_offered() {
     let dir = tempfile::tempdir().unwrap();
     let (_, snapshots) = stores(dir.path());
-    snapshots.save(&head(), &[7; 100]).unwrap();
+    snapshots
+        .save(&head(), |out| out.write_all(&[7; 100]))
+        .unwrap();
     let file = fs::read_dir(dir.path().join("state")).unwrap().next();
     let file = file.unwrap().unwrap().path();
     let mut bytes = fs::read(&file).unwrap();

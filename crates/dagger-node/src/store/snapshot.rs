@@ -9,7 +9,7 @@
 
 use std::{
     fs,
-    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -153,22 +153,25 @@ impl Snapshots {
         })
     }
 
-    /// Writes a snapshot of that body, then removes those that are too old.
+    /// Writes a snapshot with the body that `write` gives, then removes those that are too old.
     ///
     /// # Errors
     /// `E_DISK_FULL`, `E_IO`: the older ones then stand.
-    pub fn save(&self, head: &SnapshotHead, body: &[u8]) -> Result<(), NodeError> {
-        let head_bytes = self.encode(head, body.len() as u64);
-        let mut hasher = hasher();
-        hasher.update(&head_bytes).update(body);
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)
+    pub fn save(
+        &self,
+        head: &SnapshotHead,
+        write: impl FnOnce(&mut BufWriter<&fs::File>) -> io::Result<()>,
+    ) -> Result<(), NodeError> {
+        let file = tempfile::NamedTempFile::new_in(&self.dir)
             .map_err(|e| NodeError::io("write", &self.dir, e))?;
-        let written = file
-            .write_all(&head_bytes)
-            .and_then(|()| file.write_all(hasher.finalize().as_bytes()))
-            .and_then(|()| file.write_all(body));
+        let mut out = BufWriter::with_capacity(BLOCK_BYTES, file.as_file());
+        let written = out
+            .seek(SeekFrom::Start(BODY_OFFSET))
+            .and_then(|_| write(&mut out))
+            .and_then(|()| out.flush());
+        drop(out);
         written.map_err(|e| NodeError::io("write", file.path(), e))?;
-        self.put(head, file.into_temp_path())
+        self.complete(head, file.into_temp_path())
     }
 
     /// Makes a fetched file, whose body stands where [`Self::body_offset`] says, the snapshot of `head`.
@@ -176,11 +179,18 @@ impl Snapshots {
     /// # Errors
     /// As [`Self::save`].
     pub fn adopt(&self, head: &SnapshotHead, fetched: &Path) -> Result<(), NodeError> {
-        let fail = |e| NodeError::io("write", fetched, e);
+        let file = tempfile::TempPath::try_from_path(fetched)
+            .map_err(|e| NodeError::io("write", fetched, e))?;
+        self.complete(head, file)
+    }
+
+    /// Writes what stands before the body of a file.
+    fn complete(&self, head: &SnapshotHead, path: tempfile::TempPath) -> Result<(), NodeError> {
+        let fail = |e| NodeError::io("write", &path, e);
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
-            .open(fetched)
+            .open(&path)
             .map_err(fail)?;
         let body_bytes = file.metadata().map_err(fail)?.len() - BODY_OFFSET;
         let head_bytes = self.encode(head, body_bytes);
@@ -191,10 +201,7 @@ impl Snapshots {
         file.write_all_at(&head_bytes, 0)
             .and_then(|()| file.write_all_at(hasher.finalize().as_bytes(), HEAD_BYTES as u64))
             .map_err(fail)?;
-        self.put(
-            head,
-            tempfile::TempPath::try_from_path(fetched).map_err(fail)?,
-        )
+        self.put(head, path)
     }
 
     /// Gives a complete file its name.

@@ -1,6 +1,6 @@
 //! Snapshots: the newest whole one counts, damage is passed over.
 
-use std::fs;
+use std::{fs, io::Write};
 
 use super::{SnapshotHead, Snapshots};
 
@@ -36,7 +36,9 @@ fn the_newest_counts_and_old_ones_go() {
     let snapshots = Snapshots::open(dir.path(), [1; 32]).unwrap();
     assert_eq!(newest(&snapshots), None);
     for commit in [9, 10, 100] {
-        snapshots.save(&snapshot(commit), &BODY).unwrap();
+        snapshots
+            .save(&snapshot(commit), |out| out.write_all(&BODY))
+            .unwrap();
     }
     assert_eq!(
         snapshots.newest(|_, _| Ok(())).unwrap().unwrap().0,
@@ -57,7 +59,7 @@ fn the_newest_two_of_each_kind_stay() {
                     starts_epoch,
                     ..snapshot(commit)
                 },
-                &BODY,
+                |out| out.write_all(&BODY),
             )
             .unwrap();
     }
@@ -73,8 +75,12 @@ fn the_newest_two_of_each_kind_stay() {
 fn a_damaged_or_refused_one_is_passed_over() {
     let dir = tempfile::tempdir().unwrap();
     let snapshots = Snapshots::open(dir.path(), [1; 32]).unwrap();
-    snapshots.save(&snapshot(9), &BODY).unwrap();
-    snapshots.save(&snapshot(10), &BODY).unwrap();
+    snapshots
+        .save(&snapshot(9), |out| out.write_all(&BODY))
+        .unwrap();
+    snapshots
+        .save(&snapshot(10), |out| out.write_all(&BODY))
+        .unwrap();
     let path = dir.path().join("ledger-0000000000000010.snap");
     let good = fs::read(&path).unwrap();
     for at in [0, 50, 110, 500, good.len() - 1] {
@@ -101,7 +107,7 @@ fn another_network_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     Snapshots::open(dir.path(), [1; 32])
         .unwrap()
-        .save(&snapshot(9), &BODY)
+        .save(&snapshot(9), |out| out.write_all(&BODY))
         .unwrap();
     let other = Snapshots::open(dir.path(), [2; 32]).unwrap();
     assert_eq!(
