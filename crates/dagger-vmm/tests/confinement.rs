@@ -26,6 +26,9 @@ tell "user $(id -u) groups $(id -G)"
 while read -r name value; do
   case $name in CapEff:|CapPrm:|NoNewPrivs:) tell "$name $value";; esac
 done < /proc/self/status
+while read -r line; do
+  case $line in "Max file size"*|"Max data size"*|"Max processes"*) set -- $line; tell "$2 $4";; esac
+done < /proc/self/limits
 tell "done"
 exec sleep 100000"#;
 
@@ -81,6 +84,10 @@ async fn whoever_breaks_out_of_an_emulator_owns_nothing() {
             format!("CapPrm: {none}"),
             format!("CapEff: {none}"),
             "NoNewPrivs: 1".into(),
+            // A disk of 16 MiB, 64 MiB of memory, one virtual CPU.
+            format!("file {}", (16 << 20) + (16 << 10) + (64 << 20)),
+            format!("data {}", (64_u64 + 2048 + 8) << 20),
+            "processes 257".into(),
             "done".into(),
         ];
         assert_eq!(rights, wanted);

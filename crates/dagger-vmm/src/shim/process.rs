@@ -65,7 +65,7 @@ pub fn spawn(
         Confined {
             shim: getpid(),
             become_user: user.becoming(accelerator),
-            file_bytes_max: file_bytes_max(&launch.spec),
+            most: Most::of(&launch.spec),
             lock: lock.raw_fd(),
             handed,
         },
@@ -88,15 +88,41 @@ pub fn spawn(
 struct Confined {
     shim: Pid,
     become_user: Become,
-    file_bytes_max: u64,
+    most: Most,
     lock: RawFd,
     handed: Handed,
 }
 
-/// The largest file that QEMU may write: its disk, filled, with qcow2's tables (less than a thousandth) and UEFI's variables.
-fn file_bytes_max(spec: &InstanceSpec) -> u64 {
-    const MIB: u64 = 1 << 20;
-    spec.disk_mib * MIB + spec.disk_mib * 1024 + 64 * MIB
+/// What an emulator may use at most, whoever is in charge of it. Wide enough that an honest one never gets there.
+#[derive(Clone, Copy)]
+struct Most {
+    file_bytes: u64,
+    memory_bytes: u64,
+    threads: u64,
+}
+
+impl Most {
+    fn of(spec: &InstanceSpec) -> Self {
+        const MIB: u64 = 1 << 20;
+        Self {
+            // Its disk, filled, with qcow2's tables (less than a thousandth), and UEFI's variables.
+            file_bytes: spec.disk_mib * MIB + spec.disk_mib * 1024 + 64 * MIB,
+            // Memory of its own that it can write to: the guest's, translated code, and its threads' stacks of 8 MiB.
+            memory_bytes: (spec.memory_mib + 2048 + 8 * u64::from(spec.vcpus)) * MIB,
+            // One for each virtual CPU; most of the others wait for disks, 64 of them for each.
+            threads: u64::from(spec.vcpus) + 256,
+        }
+    }
+
+    /// Only system calls. Threads are counted by user: where that is the daemon's, they are not bounded.
+    fn set(self, own_user: bool) -> nix::Result<()> {
+        setrlimit(Resource::RLIMIT_FSIZE, self.file_bytes, self.file_bytes)?;
+        setrlimit(Resource::RLIMIT_DATA, self.memory_bytes, self.memory_bytes)?;
+        if own_user {
+            setrlimit(Resource::RLIMIT_NPROC, self.threads, self.threads)?;
+        }
+        Ok(())
+    }
 }
 
 /// What happens in the child before it becomes QEMU.
@@ -113,11 +139,7 @@ fn confine(command: &mut Command, this: Confined) {
         }
         prctl::set_no_new_privs()?;
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
-        setrlimit(
-            Resource::RLIMIT_FSIZE,
-            this.file_bytes_max,
-            this.file_bytes_max,
-        )?;
+        this.most.set(this.become_user.is_own())?;
         for number in this.handed.numbers().chain([this.lock]) {
             // SAFETY: the descriptor belongs to the shim's `Lock` or `Files`, which outlive the child's start; this copy of
             // it is the child's own and is only borrowed here.

@@ -102,6 +102,11 @@ impl User {
 }
 
 impl Become {
+    /// Whether it is a user of its own.
+    pub fn is_own(self) -> bool {
+        self.own.is_some()
+    }
+
     /// Only system calls, no allocation. What the kernel clears at this moment (the signal at the parent's death) is to be
     /// asked for afterwards.
     pub fn now(self) -> nix::Result<()> {
