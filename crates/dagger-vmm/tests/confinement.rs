@@ -69,6 +69,9 @@ async fn whoever_breaks_out_of_an_emulator_owns_nothing() {
         let spec = spec_without_guest(dir.path(), id(vm));
         host.start(&spec, None).await.expect("the shim starts");
         let lines = said(&host, spec.id).await;
+        let status = host.status(spec.id).await.expect("it is here");
+        let confinement = status.confinement.expect("it was started");
+        assert!(confinement.own_user, "{}", confinement.text);
         let (who, rights) = lines.split_first().expect("it said something");
         let user = who.strip_prefix("user ").expect("it got nowhere");
         let (user, groups) = user.split_once(" groups ").expect("it has groups");
@@ -79,6 +82,7 @@ async fn whoever_breaks_out_of_an_emulator_owns_nothing() {
         );
         let number: u32 = user.parse().expect("a number");
         assert!(host.guest_users().expect("as before").contains(&number));
+        assert!(confinement.text.contains(user));
         let none = "0000000000000000";
         let wanted = [
             format!("CapPrm: {none}"),
@@ -91,9 +95,6 @@ async fn whoever_breaks_out_of_an_emulator_owns_nothing() {
             "done".into(),
         ];
         assert_eq!(rights, wanted);
-        let status = host.status(spec.id).await.expect("it is here");
-        let confinement = status.confinement.expect("it was started");
-        assert!(confinement.own_user && confinement.text.contains(user));
     }
     for vm in 1..=3 {
         host.stop(id(vm), StopMode::Kill)

@@ -9,7 +9,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{
     ForkResult, Gid, Pid, Uid, fork, getegid, geteuid, getpid, setgroups, setresgid, setresuid,
@@ -20,6 +23,7 @@ use crate::spec::Accelerator;
 use crate::uids::GuestUser;
 
 /// Who QEMU will be.
+#[derive(Clone)]
 pub struct User {
     own: Option<u32>,
     text: String,
@@ -82,6 +86,21 @@ impl User {
         map_alone(user, group)
     }
 
+    /// Sees by trying whether QEMU can be its own user and use the accelerator; if not, it will be the daemon's. Containers may
+    /// hold too few users or rights, and `/dev/kvm` may be open to some only.
+    pub fn try_out(&mut self, accelerator: Accelerator) -> io::Result<()> {
+        let Some(own) = self.own else {
+            return Ok(());
+        };
+        if let Err(errno) = self.becoming(accelerator).trial(accelerator)? {
+            self.give_up(&match accelerator {
+                Accelerator::Tcg => format!("becoming user {own} fails: {}", errno.desc()),
+                Accelerator::Kvm => format!("user {own} cannot use /dev/kvm: {}", errno.desc()),
+            });
+        }
+        Ok(())
+    }
+
     /// Its own user cannot be had.
     pub fn give_up(&mut self, why: &str) {
         self.own = None;
@@ -105,6 +124,31 @@ impl Become {
     /// Whether it is a user of its own.
     pub fn is_own(self) -> bool {
         self.own.is_some()
+    }
+
+    /// Lets a child become it, and open what the accelerator needs.
+    #[allow(unsafe_code)]
+    fn trial(self, accelerator: Accelerator) -> io::Result<nix::Result<()>> {
+        // SAFETY: the child makes only system calls that are async-signal-safe, and never returns.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok(match waitpid(child, None)? {
+                WaitStatus::Exited(_, 0) => Ok(()),
+                WaitStatus::Exited(_, code) => Err(Errno::from_raw(code)),
+                _ => Err(Errno::EINTR),
+            }),
+            ForkResult::Child => {
+                let kvm = || match accelerator {
+                    Accelerator::Kvm => open("/dev/kvm", OFlag::O_RDWR, Mode::empty()).map(drop),
+                    Accelerator::Tcg => Ok(()),
+                };
+                let code = self
+                    .now()
+                    .and_then(|()| kvm())
+                    .map_or_else(|e| e as i32, |()| 0);
+                // SAFETY: ends this process without running what belongs to the shim.
+                unsafe { nix::libc::_exit(code) }
+            }
+        }
     }
 
     /// Only system calls, no allocation. What the kernel clears at this moment (the signal at the parent's death) is to be

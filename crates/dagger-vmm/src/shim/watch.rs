@@ -103,7 +103,7 @@ impl Watch {
             state: InstanceState::Starting,
             accelerator: None,
             network: Some(network),
-            confinement: Some(confinement(&user)),
+            confinement: None,
             qemu_pid: None,
             shim_pid: Some(std::process::id()),
             shim_started_ms: unix_ms(),
@@ -159,12 +159,18 @@ impl Watch {
     }
 
     fn start_qemu(&mut self, accelerator: Accelerator, reason: String, on_trial: bool) {
+        // What KVM is not open to may still be the user that the next accelerator runs as.
+        let mut user = self.user.clone();
+        if let Err(error) = user.try_out(accelerator) {
+            user.give_up(&error.to_string());
+        }
+        self.status.confinement = Some(confinement(&user));
         let process = match process::spawn(
             &self.launch,
             accelerator,
             &self.lock,
             self.egress.is_some(),
-            &self.user,
+            &user,
         ) {
             Ok(process) => process,
             Err(error) => {
