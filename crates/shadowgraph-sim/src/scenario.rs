@@ -53,6 +53,7 @@ scenarios! {
     "slow-node", "one node is slow in everything it does", slow_node;
     "skew", "clocks are wrong and drift", skew;
     "clock-steps", "in turns, f members' clocks are minutes or hours off", clock_steps;
+    "slow-clock-steps", "the same, and those members get every answer seconds late", slow_clock_steps;
     "idle", "bursts of load between long silences", idle;
     "amnesia", "a member's disk is lost, or an old copy of it restored", amnesia;
     "catch-up", "a node returns long after its rounds were collected", catch_up;
@@ -257,17 +258,29 @@ fn skew(rng: &mut SimRng) -> Plan {
 /// One set of f members after another restarts with clocks that are far off, and some time later with true ones. Whatever a
 /// wrong clock did to a member must be over once its clock is right: the next set leaves no quorum otherwise.
 fn clock_steps(rng: &mut SimRng) -> Plan {
+    steps_of_clocks(rng, 0)
+}
+
+/// What the members could measure of one another's clocks is late as well.
+fn slow_clock_steps(rng: &mut SimRng) -> Plan {
+    let late_us = rng.between(2_200, 4_000) * MS;
+    steps_of_clocks(rng, late_us)
+}
+
+fn steps_of_clocks(rng: &mut SimRng, late_us: u64) -> Plan {
     let mut plan = ordinary(rng);
     add_skew(&mut plan, rng, 200);
     plan.load.every_us = 100 * MS;
-    plan.chaos_us = 18 * SECOND;
+    // Long enough to start and sign before the clock is right again.
+    let wrong_s = if late_us > 0 { (6, 10) } else { (1, 5) };
+    plan.chaos_us = (8 + 2 * wrong_s.1) * SECOND;
     plan.settle_us = 60 * SECOND;
     let mut at = SECOND;
-    while at < plan.chaos_us - 8 * SECOND {
+    while at < plan.chaos_us - (3 + wrong_s.1) * SECOND {
         let mut members: Vec<usize> = (0..plan.members()).collect();
         rng.shuffle(&mut members);
         members.truncate(plan.fault_weight() as usize);
-        let (wrong_for, kind) = (rng.between(1, 5) * SECOND, crash_kind(rng));
+        let (wrong_for, kind) = (rng.between(wrong_s.0, wrong_s.1) * SECOND, crash_kind(rng));
         for member in members {
             let ahead_ms = rng.between(60_000, 7_200_000) as i64;
             let ahead_ms = if rng.chance(700) { ahead_ms } else { -ahead_ms };
@@ -278,6 +291,11 @@ fn clock_steps(rng: &mut SimRng) -> Plan {
                     .push((step_at, Action::SetClock(member, ahead_ms)));
                 plan.actions
                     .push((step_at + 100 * MS, Action::Restart(member)));
+            }
+            if late_us > 0 {
+                plan.actions.push((at, Action::Late(member, late_us)));
+                let over = at + wrong_for + 5 * SECOND;
+                plan.actions.push((over, Action::Late(member, 0)));
             }
         }
         at += wrong_for + rng.between(1, 3) * SECOND;

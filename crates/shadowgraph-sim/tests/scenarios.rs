@@ -41,6 +41,7 @@ scenarios! {
     slow_node, "slow-node", 0..3;
     skew, "skew", 0..3;
     clock_steps, "clock-steps", 0..3;
+    slow_clock_steps, "slow-clock-steps", 10..13;
     idle, "idle", 0..3;
     amnesia, "amnesia", 0..4;
     catch_up, "catch-up", 0..2;

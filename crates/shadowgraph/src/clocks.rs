@@ -52,8 +52,14 @@ impl Clocks {
         self.asked.push_back((number, now_ms));
     }
 
-    /// A member has answered a question with its time: it read its clock between then and now. What took longer than
-    /// `patience_ms` measures nothing.
+    /// Whether the question was asked by this run of the member. Numbers grow with the clock: if that was set back between two
+    /// runs, those of the run before are higher.
+    pub(crate) fn has_asked(&self, number: u64) -> bool {
+        self.asked.iter().any(|(asked, _)| *asked == number)
+    }
+
+    /// A member has answered a question with its time: it read its clock between then and now. An answer that took longer than
+    /// `patience_ms` moves what was believed of that clock (that it shows what ours does, at first) no further than it must.
     pub(crate) fn answered(
         &mut self,
         seat: MemberIndex,
@@ -66,12 +72,16 @@ impl Clocks {
             return;
         };
         let took_ms = now_ms.saturating_sub(*asked_ms);
-        if took_ms <= patience_ms {
-            let middle_ms = i128::from(*asked_ms) + i128::from(took_ms / 2);
-            let offset = i128::from(theirs_ms) - middle_ms;
-            let bound = i128::from(OFFSET_MAX_MS);
-            self.offsets_ms[seat.index()] = i64::try_from(offset.clamp(-bound, bound)).ok();
-        }
+        let least = i128::from(theirs_ms) - i128::from(now_ms);
+        let known = &mut self.offsets_ms[seat.index()];
+        let offset = if took_ms <= patience_ms {
+            least + i128::from(took_ms.div_ceil(2))
+        } else {
+            let believed = i128::from(known.unwrap_or(0));
+            believed.clamp(least, least + i128::from(took_ms))
+        };
+        let bound = i128::from(OFFSET_MAX_MS);
+        *known = i64::try_from(offset.clamp(-bound, bound)).ok();
     }
 
     /// Reckons again what our clock lacks: members of quorum weight, ourselves included, are known, and more than

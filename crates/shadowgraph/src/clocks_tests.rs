@@ -52,12 +52,42 @@ fn a_clock_that_is_off_follows_the_others_and_a_good_one_no_liar() {
 }
 
 #[test]
-fn only_prompt_answers_to_known_questions_measure() {
+fn a_slow_answer_moves_what_is_believed_no_further_than_it_must() {
+    let four = committee(0, &[1, 2, 3, 4]);
+    let mut clocks = Clocks::new(4);
+    let mut answer = |seat, number, offset_ms: i64, took_ms| {
+        clocks.ask(number, NOW_MS);
+        // Read when it was asked.
+        let theirs_ms = NOW_MS.saturating_add_signed(offset_ms);
+        clocks.answered(
+            MemberIndex(seat),
+            number,
+            theirs_ms,
+            NOW_MS + took_ms,
+            1_000,
+        );
+        clocks.offsets_ms()[usize::from(seat)]
+    };
+    // It may well show what ours does, whatever the answer's way took.
+    assert_eq!(answer(1, 1, 0, 9_000), Some(0));
+    // It cannot: a minute behind by what it said, less by at most what the answer took.
+    assert_eq!(answer(1, 2, -60_000, 9_000), Some(-60_000));
+    assert_eq!(answer(2, 3, -60_000, 5_000), Some(-60_000));
+    assert_eq!(answer(3, 4, 60_000, 5_000), Some(55_000));
+    // A prompt one measures; after that a slow one that agrees changes nothing.
+    assert_eq!(answer(3, 5, 60_100, 200), Some(60_000));
+    assert_eq!(answer(3, 6, 59_900, 5_000), Some(59_900));
+    assert_eq!(answer(3, 7, 62_000, 9_000), Some(59_900));
+    clocks.reckon(&four, ME, 500);
+    // Members 1 and 2 and ourselves: we are the one that is off.
+    assert_eq!(clocks.correction_ms(), -59_500);
+}
+
+#[test]
+fn only_answers_to_known_questions_measure() {
     let four = committee(0, &[1, 2, 3, 4]);
     let mut clocks = Clocks::new(4);
     clocks.answered(MemberIndex(1), 7, NOW_MS, NOW_MS, 1_000);
-    clocks.ask(8, NOW_MS);
-    clocks.answered(MemberIndex(2), 8, 0, NOW_MS + 1_001, 1_000);
     assert_eq!(clocks.offsets_ms(), [None; 4]);
     for number in 9..=9 + QUESTIONS_MAX as u64 {
         clocks.ask(number, NOW_MS);

@@ -286,8 +286,10 @@ impl EpochReplica {
         };
         let committee = self.committee().clone();
         let honest = frontier.highest[me.index()] <= self.proposer.round();
+        let fresh = self.clocks.has_asked(number);
         if let Some((first, answered)) = &mut self.gossip.probe
             && number >= *first
+            && fresh
             && honest
         {
             answered.insert(&committee, seat);
