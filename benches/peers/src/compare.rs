@@ -30,8 +30,8 @@ pub struct Options {
     pub peers: Vec<Contender>,
     /// Rates at which all are measured.
     pub rates: Vec<u64>,
-    /// Where the search for the highest rates starts, if they are looked for.
-    pub search_from: Option<u64>,
+    /// Where the searches for the highest rates start, of peers and of the product, if they are looked for.
+    pub search_from: Option<(u64, u64)>,
     /// A peer's rate with a higher p99 is not kept up with: queues grow.
     pub p99_max_ms: f64,
     /// How often everything is done.
@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
                 table.add(*rate, contender.name(), measured);
             }
         }
-        let Some(from) = options.search_from else {
+        let Some((from, dagger_from)) = options.search_from else {
             continue;
         };
         for peer in &options.peers {
@@ -64,7 +64,9 @@ pub fn run(options: &Options) -> anyhow::Result<Table> {
                 continue;
             };
             // What the product does at the latency at which the peer does its most.
-            let ours = options.dagger.search(&options.load, from, theirs.p99_ms)?;
+            let ours = options
+                .dagger
+                .search(&options.load, dagger_from, theirs.p99_ms)?;
             table.add_highest(peer.name(), Highest { theirs, ours });
         }
     }

@@ -18,14 +18,17 @@ struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<PeerName>,
     /// Rates at which all are measured, transactions a second, all members together
-    #[arg(long, value_delimiter = ',', default_value = "1000,50000")]
+    #[arg(long, value_delimiter = ',', num_args = 0.., default_value = "1000,50000")]
     rates: Vec<u64>,
     /// Look for no highest rates
     #[arg(long)]
     no_search: bool,
-    /// Where the search for the highest rate starts
+    /// Where the search for a peer's highest rate starts
     #[arg(long, default_value_t = 150_000)]
     search_from: u64,
+    /// Where the search for dagger's starts
+    #[arg(long, default_value_t = 150_000)]
+    dagger_from: u64,
     /// While searching, a rate with a higher p99 is not kept up with
     #[arg(long, value_name = "MS", default_value_t = 250.0)]
     p99_max: f64,
@@ -100,7 +103,7 @@ fn main() -> anyhow::Result<()> {
         dagger: Contender::Dagger(dagger),
         peers: peers.iter().map(|peer| peer.contender()).collect(),
         rates: args.rates,
-        search_from: (!args.no_search).then_some(args.search_from),
+        search_from: (!args.no_search).then_some((args.search_from, args.dagger_from)),
         p99_max_ms: args.p99_max,
         rounds: args.rounds,
         load: Load {
