@@ -14,6 +14,8 @@ mod kills;
 mod operators;
 #[path = "network/proofs.rs"]
 mod proofs;
+#[path = "network/publish.rs"]
+mod publish;
 #[path = "network/support.rs"]
 mod support;
 #[path = "network/transactions.rs"]

@@ -2,7 +2,7 @@
 
 use crate::action::{
     Action, ImageShare, KeyDelegate, Labels, NO_OVERCOMMIT, OperatorKeys, Placement,
-    ProposedChange, Report, VmCreate,
+    ProposedChange, Publish, Report, VmCreate,
 };
 use crate::code::Code;
 use crate::names::{check_key, check_label, check_ssh_key, check_text};
@@ -19,6 +19,8 @@ pub const CPU_PERMILLE_MAX: u32 = 16_000;
 pub const LABELS_MAX: usize = 32;
 /// Most SSH keys of a VM.
 pub const SSH_KEYS_MAX: usize = 16;
+/// Most ports that one VM publishes.
+pub const PUBLISH_MAX: usize = 16;
 /// Most names in one list of a placement.
 pub const PLACEMENT_NAMES_MAX: usize = 64;
 /// Most accounts that an image is shared with.
@@ -210,7 +212,31 @@ fn vm_create(create: &VmCreate) -> Checked {
             }
         }
     }
+    publish(&create.publish)?;
     labels(&create.labels)
+}
+
+/// Each port of the guest once, each port of the machine once.
+fn publish(ports: &[Publish]) -> Checked {
+    if ports.len() > PUBLISH_MAX {
+        return Err((Code::TooMany, "publish"));
+    }
+    for (at, port) in ports.iter().enumerate() {
+        within(port.guest_port.into(), u16::MAX.into(), "publish")?;
+        within(
+            port.host_port.unwrap_or(1).into(),
+            u16::MAX.into(),
+            "publish",
+        )?;
+        let twice = |earlier: &Publish| {
+            earlier.guest_port == port.guest_port
+                || (earlier.host_port.is_some() && earlier.host_port == port.host_port)
+        };
+        if ports[..at].iter().any(twice) {
+            return Err((Code::PortTwice, "publish"));
+        }
+    }
+    Ok(())
 }
 
 fn placement(placement: &Placement) -> Checked {
@@ -317,6 +343,16 @@ fn report(report: &Report) -> Checked {
             check_text(&r.image_source, 256).map_err(at("image_source"))
         }
         Report::Running(r) => {
+            if r.published.len() > PUBLISH_MAX {
+                return Err((Code::TooMany, "published"));
+            }
+            for port in &r.published {
+                check_text(port.address.as_deref().unwrap_or(""), 128).map_err(at("published"))?;
+                if let Some(problem) = &port.problem {
+                    check_text(&problem.code, 64).map_err(at("published"))?;
+                    check_text(&problem.text, 256).map_err(at("published"))?;
+                }
+            }
             check_text(r.address.as_deref().unwrap_or(""), 128).map_err(at("address"))
         }
         Report::Stopped(r) | Report::Failed(r) => {

@@ -60,6 +60,7 @@ codes! {
     TooMany = 24, "too_many", "A list is longer than is allowed; shorten it.";
     NameTaken = 25, "name_taken", "That name is in use; choose another.";
     KeyInUse = 26, "key_in_use", "That key already belongs to something here; use a new key.";
+    PortTwice = 27, "port_twice", "A port is named twice; a VM publishes each port of the guest once, and each at a port of its own.";
     // Objects.
     UnknownOperator = 30, "unknown_operator", "There is no such operator; list them with `dagger operator list`.";
     UnknownAccount = 31, "unknown_account", "There is no such account; check its name.";

@@ -65,8 +65,20 @@ fn each_malformed_document_has_its_code() {
         let labels: Vec<String> = (0..n).map(|i| format!(r#""l{i}":"x""#)).collect();
         create_with("labels", &format!("{{{}}}", labels.join(",")))
     };
+    let ports = |ports: &[(u32, u32)]| {
+        let port = |(guest, host)| format!(r#"{{"guest_port":{guest},"host_port":{host}}}"#);
+        let ports: Vec<String> = ports.iter().copied().map(port).collect();
+        create_with("publish", &format!("[{}]", ports.join(",")))
+    };
+    let many_ports: Vec<(u32, u32)> = (1..=17).map(|port| (port, port)).collect();
     let long_name = create_with("name", &format!("\"{}\"", "a".repeat(50_000)));
     let cases: Vec<(String, Code)> = vec![
+        (ports(&many_ports), Code::TooMany),
+        (ports(&[(0, 80)]), Code::OutOfRange),
+        (ports(&[(80, 0)]), Code::OutOfRange),
+        (ports(&[(65_536, 80)]), Code::OutOfRange),
+        (ports(&[(80, 80), (80, 81)]), Code::PortTwice),
+        (ports(&[(80, 80), (81, 80)]), Code::PortTwice),
         (r#"{"vm_delete":{"vm":"web"}}"#.into(), Code::UnknownVm),
         (
             r#"{"vm_delete":{"vm":"web","force":true}}"#.into(),

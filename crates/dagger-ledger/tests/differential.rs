@@ -211,14 +211,24 @@ impl Match {
             reason: "no kvm".into(),
             image_source: "cache".into(),
         };
-        let running = Running { address: None };
+        let port = |guest_port: u64| Published {
+            guest_port: guest_port as u16,
+            address: Some(format!("192.0.2.1:{}", 1_024 + guest_port)),
+            problem: None,
+        };
+        let running = Running {
+            published: (0..self.dice.roll(3)).map(port).collect(),
+            ..Running::default()
+        };
         let report = match (self.dice.roll(40), vm.phase) {
             (0, _) => Report::Failed(ended),
             (1, _) => Report::Stopped(ended),
             (2, _) => Report::Starting(starting),
             (_, Phase::Placed) => Report::Accepted(accepted),
             (3..15, Phase::Accepted) => Report::Starting(starting),
-            (_, Phase::Accepted | Phase::Starting) => Report::Running(running),
+            (_, Phase::Accepted | Phase::Starting) | (15..18, Phase::Running) => {
+                Report::Running(running)
+            }
             (_, Phase::Stopping | Phase::Moving | Phase::Deleting) => Report::Stopped(ended),
             _ => return None,
         };
@@ -500,9 +510,16 @@ impl Match {
                     refused,
                     real.power == Power::On,
                     real.ssh_host_key.is_some(),
+                    &real.published,
                     &real.spec.name
                 ),
-                (vm.refused.clone(), vm.on, vm.host_key, &vm.name),
+                (
+                    vm.refused.clone(),
+                    vm.on,
+                    vm.host_key,
+                    &vm.published,
+                    &vm.name
+                ),
                 "VM {}",
                 vm.id
             );

@@ -144,6 +144,48 @@ fn without_failover_a_vm_waits_for_its_machine_and_its_disk() {
 }
 
 #[test]
+fn what_a_machine_says_of_published_ports_holds_until_it_says_otherwise_or_loses_the_vm() {
+    let mut cloud = Cloud::new(4);
+    let publish = Publish {
+        guest_port: 80,
+        host_port: None,
+    };
+    let id = cloud.create(VmCreate {
+        publish: vec![publish],
+        ..vm("web")
+    });
+    cloud.bring_up(id);
+    let host = cloud.machine_of(id);
+    for address in ["192.0.2.1:8080", "192.0.2.1:8081"] {
+        let published = vec![Published {
+            guest_port: 80,
+            address: Some(address.into()),
+            problem: None,
+        }];
+        let running = Running {
+            published: published.clone(),
+            ..Running::default()
+        };
+        let report = cloud.report(host, id, Report::Running(running));
+        assert_eq!(cloud.code(report), Code::Ok);
+        let record = cloud.ledger.vm(id).unwrap();
+        assert_eq!(
+            (record.phase, &record.published),
+            (Phase::Running, &published)
+        );
+    }
+    cloud.all_lose(host);
+    cloud.run(41_000);
+    let record = cloud.ledger.vm(id).unwrap();
+    assert_eq!(
+        record.spec.publish,
+        [publish],
+        "it is asked for at the next machine too"
+    );
+    assert!(record.published.is_empty());
+}
+
+#[test]
 fn a_machine_that_returns_may_take_new_vms_and_keeps_none_of_the_old() {
     let mut cloud = Cloud::new(4);
     let id = cloud.create(vm("web"));

@@ -8,7 +8,14 @@ use dagger_ledger::*;
 fn busy() -> Cloud {
     let mut cloud = Cloud::new(4);
     for i in 0..20 {
-        let id = cloud.create(vm(&format!("web-{i}")));
+        let publish = Publish {
+            guest_port: 80,
+            host_port: Some(8_080 + i),
+        };
+        let id = cloud.create(VmCreate {
+            publish: vec![publish],
+            ..vm(&format!("web-{i}"))
+        });
         if i % 2 == 0 {
             cloud.bring_up(id);
         }
@@ -270,4 +277,5 @@ fn digests_and_roots_are_pinned() {
     insta::assert_snapshot!("transaction_digest", digest_of_body(b"{}"));
     insta::assert_snapshot!("outcomes_root", Digest(cloud.ledger.outcomes_root()));
     insta::assert_snapshot!("state_root", Digest(cloud.ledger.recompute_state_root()));
+    insta::assert_snapshot!("root_with_vms", Digest(busy().ledger.state_root()));
 }

@@ -203,6 +203,7 @@ impl History {
             spread: None,
             placement: Placement::default(),
             labels: Labels::new(),
+            publish: Vec::new(),
         };
         let account = key(ACCOUNT, usize::try_from(number).expect("small") % ACCOUNTS);
         self.body(account, Action::VmCreate(create))

@@ -6,14 +6,14 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use dagger_ledger::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::error::NodeError;
+use crate::{error::NodeError, host::Offer};
 
 /// How much a write must survive before a node counts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,9 +65,41 @@ pub struct NodeConfig {
     /// tests play an older or a newer program with it.
     #[serde(skip, default = "newest_protocol_version")]
     pub newest_protocol_version: u32,
+    /// Ports that VMs publish on this host.
+    #[serde(default)]
+    pub publish: PublishConfig,
     /// Bounds on disk use.
     #[serde(default)]
     pub store: StoreConfig,
+}
+
+/// What customers' VMs may open on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishConfig {
+    /// Whether any port is opened.
+    #[serde(default = "default_true")]
+    pub open: bool,
+    /// Where they are opened; absent means the address of `listen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The address that customers are told, where it is another: this host is behind one that translates, or listens at all of its.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shown: Option<IpAddr>,
+    /// The first and the last port that may be opened.
+    #[serde(default = "default_publish_ports")]
+    pub ports: (u16, u16),
+}
+
+impl Default for PublishConfig {
+    fn default() -> Self {
+        Self {
+            open: true,
+            address: None,
+            shown: None,
+            ports: default_publish_ports(),
+        }
+    }
 }
 
 /// Settings of the event log and the state on disk.
@@ -171,6 +203,10 @@ fn default_round_interval_ms() -> u64 {
 fn newest_protocol_version() -> u32 {
     dagger_ledger::NEWEST_PROTOCOL_VERSION
 }
+fn default_publish_ports() -> (u16, u16) {
+    // Those below are the operator's.
+    (1024, u16::MAX)
+}
 fn default_true() -> bool {
     true
 }
@@ -214,6 +250,12 @@ impl NodeConfig {
                 ))
             })?;
         }
+        let (first, last) = config.publish.ports;
+        if first == 0 || first > last {
+            return Err(invalid(format!(
+                "[publish] ports = [{first}, {last}]: give the first and the last one, from 1 to 65535; to open none, say open = false"
+            )));
+        }
         Ok(config)
     }
 
@@ -222,6 +264,18 @@ impl NodeConfig {
         self.peers
             .iter()
             .filter_map(|(key, addresses)| Some((key.parse().ok()?, addresses)))
+    }
+
+    /// What customers' VMs may open on this host.
+    pub(crate) fn offer(&self) -> Offer {
+        let (first, last) = self.publish.ports;
+        let ip = self.publish.address.unwrap_or(self.listen.ip());
+        Offer {
+            ip,
+            shown: self.publish.shown.unwrap_or(ip),
+            ports: self.publish.open.then_some(first..=last),
+            ..Offer::default()
+        }
     }
 
     /// Writes `<data_dir>/node.toml`.

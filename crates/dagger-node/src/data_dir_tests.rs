@@ -74,6 +74,12 @@ fn a_configuration_survives_its_file_and_unknown_settings_are_named() {
     config.save().unwrap();
     let again = NodeConfig::load(dir.path()).unwrap();
     assert_eq!(again.name, "alpha");
+    for ports in ["[0, 9]", "[9, 8]"] {
+        let publish = format!("[publish]\nports = {ports}\n");
+        fs::write(dir.path().join("node.toml"), publish).unwrap();
+        let error = NodeConfig::load(dir.path()).unwrap_err();
+        assert_eq!(error.code(), "E_CONFIG_INVALID", "{ports}");
+    }
     fs::write(dir.path().join("node.toml"), "listne = \"127.0.0.1:1\"\n").unwrap();
     let error = NodeConfig::load(dir.path()).unwrap_err();
     assert_eq!(error.code(), "E_CONFIG_INVALID");

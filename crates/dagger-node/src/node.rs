@@ -236,9 +236,11 @@ impl Node {
     fn start_host(&self, host: dagger_vmm::Host) {
         let dir = self.handle.config().data_dir.join("host");
         let (node, images) = (self.handle.clone(), self.images.clone());
+        let offer = self.handle.config().offer();
         let cancel = self.stop.child_token();
         self.tasks.spawn(async move {
-            if let Err(error) = crate::host::run(node.clone(), host, images, dir, cancel).await {
+            let run = crate::host::run(node.clone(), host, images, dir, offer, cancel);
+            if let Err(error) = run.await {
                 no_host(&node, "E_IO", &error.to_string());
             }
         });

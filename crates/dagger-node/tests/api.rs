@@ -206,6 +206,7 @@ fn vm(name: &str, image: &str, image_digest: Digest, vcpus: u32) -> Action {
         spread: None,
         placement: Default::default(),
         labels: Default::default(),
+        publish: Default::default(),
     })
 }
 

@@ -11,7 +11,7 @@ pub use bench::*;
 pub use dev::*;
 pub use market::*;
 pub use node::*;
-pub use size::{parse_duration_ms, parse_label, parse_permille, parse_size_mib};
+pub use size::{parse_duration_ms, parse_label, parse_permille, parse_publish, parse_size_mib};
 pub use vm::*;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

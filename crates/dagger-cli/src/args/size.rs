@@ -1,5 +1,21 @@
 //! Sizes, durations and labels as people write them.
 
+/// Reads `GUEST` or `GUEST:HOST`, each a TCP port.
+pub fn parse_publish(text: &str) -> Result<dagger_ledger::Publish, String> {
+    let port = |text: &str| {
+        let port = text.parse().ok().filter(|port| *port > 0);
+        port.ok_or_else(|| format!("`{text}` is not a port (1 to 65535)"))
+    };
+    let (guest, host) = match text.split_once(':') {
+        Some((guest, host)) => (guest, Some(port(host)?)),
+        None => (text, None),
+    };
+    Ok(dagger_ledger::Publish {
+        guest_port: port(guest)?,
+        host_port: host,
+    })
+}
+
 /// `512M`, `2G`, `1T`, or a plain number of MiB, as MiB.
 pub fn parse_size_mib(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is not a size; write for example 512M, 2G or 1T");

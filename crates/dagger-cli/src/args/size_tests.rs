@@ -22,6 +22,21 @@ fn durations() {
 }
 
 #[test]
+fn ports_to_publish() {
+    let publish = |guest_port, host_port| {
+        Ok(dagger_ledger::Publish {
+            guest_port,
+            host_port,
+        })
+    };
+    assert_eq!(parse_publish("80"), publish(80, None));
+    assert_eq!(parse_publish("80:8080"), publish(80, Some(8080)));
+    for wrong in ["", "0", "80:", ":80", "80:0", "65536", "80:80:80", "http"] {
+        assert!(parse_publish(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn labels() {
     assert_eq!(
         parse_label("region=eu-1"),

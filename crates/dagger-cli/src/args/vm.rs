@@ -1,6 +1,6 @@
 //! `dagger vm`.
 
-use super::{parse_duration_ms, parse_label, parse_size_mib};
+use super::{parse_duration_ms, parse_label, parse_publish, parse_size_mib};
 use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -120,6 +120,9 @@ pub struct CreateArgs {
     /// Keep VMs with the same word on different operators
     #[arg(long, value_name = "GROUP", help_heading = "Placement")]
     pub spread: Option<String>,
+    /// Open a TCP port of the guest to everybody, at a port of its machine: GUEST or GUEST:HOST; may be repeated
+    #[arg(long, value_name = "GUEST[:HOST]", value_parser = parse_publish)]
+    pub publish: Vec<dagger_ledger::Publish>,
     /// Label KEY=VALUE; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
     pub labels: Vec<(String, String)>,

@@ -161,6 +161,7 @@ impl<'a> Fleet<'a> {
                 spread: None,
                 placement: Placement::default(),
                 labels: Labels::new(),
+                publish: Vec::new(),
             };
             let account = made_key("account", self.seat, number % ACCOUNTS);
             self.sign(&account, Action::VmCreate(create))

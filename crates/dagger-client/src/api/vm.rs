@@ -60,6 +60,9 @@ pub struct VmView {
     /// Address of the guest, when it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// TCP ports of the guest that its machine opens to everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedView>,
     /// Ledger time of its creation.
     pub created_ms: u64,
     /// Commit of its creation.
@@ -69,6 +72,22 @@ pub struct VmView {
     /// Its owner's latest dispute about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dispute: Option<DisputeView>,
+}
+
+/// A port of the guest that its owner wants to be open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PublishedView {
+    /// Port of the guest.
+    pub guest_port: u16,
+    /// Port of the machine that was asked for; without one the machine chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
+    /// Address and port where it is open now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Reason>,
 }
 
 /// An owner's claim that a VM cannot be reached although its machine reports it as running.

@@ -49,6 +49,32 @@ pub struct VmCreate {
     /// For people and tools.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: Labels,
+    /// TCP ports of the guest that its machine opens to everybody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
+}
+
+/// A TCP port of a guest that its machine opens to everybody.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    BorshSerialize,
+    BorshDeserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Publish {
+    /// Port of the guest.
+    pub guest_port: u16,
+    /// Port of the machine; without one the machine chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_port: Option<u16>,
 }
 
 /// A VM of the signing account, by name.
@@ -371,6 +397,24 @@ pub struct Running {
     /// An address the guest can be reached at, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// What became of the ports that it is to publish.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
+}
+
+/// What became of a port that is to be published: where it is open, or why it is not.
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// Port of the guest.
+    pub guest_port: u16,
+    /// Address and port of the machine that lead there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Ended>,
 }
 
 /// Why a VM stopped or failed.

@@ -16,7 +16,7 @@ use crate::records::{
     VmRecord,
 };
 
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// A snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

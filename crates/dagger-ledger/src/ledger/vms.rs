@@ -53,6 +53,7 @@ impl Ledger {
             spread: create.spread.clone(),
             placement: placement.cloned().map(Box::new),
             labels: create.labels.clone(),
+            publish: create.publish.clone(),
         })
     }
 
@@ -93,6 +94,7 @@ impl Ledger {
             ssh_host_key: None,
             started: None,
             address: None,
+            published: Vec::new(),
             ended: None,
             created_ms: self.clock.time_ms,
             created_commit: self.clock.commit_index.unwrap_or(0),

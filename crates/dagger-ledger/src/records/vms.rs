@@ -4,7 +4,10 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use super::{DisputeRecord, Resources};
-use crate::action::{Ended, Failover, Labels, OnIsolation, Placement, Restart, Starting, UserData};
+use crate::action::{
+    Ended, Failover, Labels, OnIsolation, Placement, Publish, Published, Restart, Starting,
+    UserData,
+};
 use crate::ids::{AccountId, Digest, ImageId, MachineId, VmId};
 
 /// A virtual machine: what was asked, where it is, and what is observed.
@@ -48,6 +51,8 @@ pub struct VmRecord {
     pub started: Option<Box<Starting>>,
     /// An address of the guest.
     pub address: Option<String>,
+    /// What became of the ports that it is to publish.
+    pub published: Vec<Published>,
     /// What its machine last said when it stopped or failed.
     pub ended: Option<Box<Ended>>,
     /// Ledger time of its creation.
@@ -88,6 +93,8 @@ pub struct VmSpec {
     pub placement: Option<Box<Placement>>,
     /// For people and tools.
     pub labels: Labels,
+    /// TCP ports of the guest that its machine opens.
+    pub publish: Vec<Publish>,
 }
 
 /// What is observed of a VM. Each phase says who must act next; when the deadline passes the ledger acts instead.

@@ -97,6 +97,7 @@ pub fn vm(name: &str) -> VmCreate {
         spread: None,
         placement: Placement::default(),
         labels: Labels::new(),
+        publish: Vec::new(),
     }
 }
 

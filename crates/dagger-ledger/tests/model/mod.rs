@@ -24,6 +24,7 @@ pub struct MVm {
     pub ran: bool,
     pub on: bool,
     pub host_key: bool,
+    pub published: Vec<Published>,
     pub boots: u64,
     pub restart: Restart,
     pub restarts: u32,
@@ -469,6 +470,7 @@ impl Model {
         let vm = self.v_mut(id);
         vm.epoch += 1;
         vm.host_key = false;
+        vm.published.clear();
     }
 
     fn candidate(&self, vm: &MVm) -> Option<u32> {
@@ -863,6 +865,7 @@ impl Model {
             ran: false,
             on: true,
             host_key: false,
+            published: Vec::new(),
             boots: 0,
             restart: create.restart,
             restarts: 0,
@@ -939,8 +942,9 @@ impl Model {
                     self.phase(id, Phase::Starting, Reason::Reported);
                 }
             }
-            Report::Running(_) if started => {
+            Report::Running(running) if started => {
                 let vm = self.v_mut(id);
+                vm.published.clone_from(&running.published);
                 (vm.ran, vm.attempts) = (true, 0);
                 vm.refused.clear();
                 if phase != Phase::Running {

@@ -3,8 +3,8 @@
 use crate::CommitRecord;
 use dagger_client::api::{
     AccountView, CandidateView, ChangeView, CommitView, DelegationView, DisputeView,
-    ExplanationView, ImageView, MachineView, OperatorView, OutcomeView, ProbeView, Reason,
-    Resources, VmEvent, VmView,
+    ExplanationView, ImageView, MachineView, OperatorView, OutcomeView, ProbeView, PublishedView,
+    Reason, Resources, VmEvent, VmView,
 };
 use dagger_ledger as ledger;
 use dagger_ledger::{Boot, Change, Filter, Ledger, MachineId, Subject, VmId};
@@ -215,6 +215,7 @@ pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
             .as_ref()
             .map(|started| started.image_source.clone()),
         address: vm.address.clone(),
+        published: published(vm),
         created_ms: vm.created_ms,
         created_commit: vm.created_commit,
         history: vm
@@ -224,6 +225,29 @@ pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
             .collect(),
         dispute: vm.dispute.as_deref().map(|d| dispute(ledger, d)),
     }
+}
+
+/// What was asked, with what its machine says of it while it runs.
+fn published(vm: &ledger::VmRecord) -> Vec<PublishedView> {
+    let runs = vm.phase == ledger::Phase::Running;
+    let said = |port: u16| {
+        let mut said = vm.published.iter().filter(|_| runs);
+        said.find(|published| published.guest_port == port)
+    };
+    let view = |publish: &ledger::Publish| {
+        let said = said(publish.guest_port);
+        let problem = said.and_then(|said| said.problem.as_ref());
+        PublishedView {
+            guest_port: publish.guest_port,
+            host_port: publish.host_port,
+            address: said.and_then(|said| said.address.clone()),
+            problem: problem.map(|problem| Reason {
+                code: problem.code.clone(),
+                text: problem.text.clone(),
+            }),
+        }
+    };
+    vm.spec.publish.iter().map(view).collect()
 }
 
 fn dispute(ledger: &Ledger, dispute: &ledger::DisputeRecord) -> DisputeView {

@@ -1,11 +1,12 @@
 //! The loop that keeps plan and world together: look, plan, let one task per VM act, look again.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use dagger_ledger::{Duty, Published, Running};
 use dagger_vmm::{InstanceId, InstanceState, InstanceStatus, boottime_ms};
 use futures_util::StreamExt as _;
 use tokio::{
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::{
     control::{Assigned, Control},
     hypervisor::Hypervisor,
-    plan::{Action, DesiredVm, Failure, Policy, plan},
+    plan::{Action, DesiredVm, Failure, Memory, Policy, plan},
+    publish::{Doors, Offer, Wanted},
     records::Records,
     renew,
     steps::{End, perform, unix_ms},
@@ -41,12 +43,26 @@ pub(super) struct Shared<C, V> {
     pub(super) records: Records,
     /// Instances seen alive at the last look: those whose lease is worth renewing.
     pub(super) alive: Mutex<HashSet<InstanceId>>,
+    /// What has become of the ports that instances publish.
+    pub(super) published: Mutex<HashMap<InstanceId, Vec<Published>>>,
+}
+
+impl<C, V> Shared<C, V> {
+    /// What there is to say of an instance that is up.
+    pub(super) fn running(&self, id: InstanceId) -> Running {
+        let published = self.published.lock().expect("no panic holds it");
+        Running {
+            address: None,
+            published: published.get(&id).cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// The agent of one machine.
 pub(super) struct Agent<C, V> {
     shared: Arc<Shared<C, V>>,
     policy: Policy,
+    doors: Doors,
     tasks: JoinSet<(u64, End)>,
     busy: HashMap<u64, UnderWay>,
     paused: HashMap<u64, Instant>,
@@ -66,8 +82,9 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
         images: Images,
         records: Records,
         policy: Policy,
+        offer: Offer,
     ) -> Self {
-        let alive = Mutex::default();
+        let (alive, published) = Default::default();
         Agent {
             shared: Arc::new(Shared {
                 control,
@@ -75,8 +92,10 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
                 images,
                 records,
                 alive,
+                published,
             }),
             policy,
+            doors: Doors::new(offer),
             tasks: JoinSet::new(),
             busy: HashMap::new(),
             paused: HashMap::new(),
@@ -131,7 +150,9 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
         // In this order. An instance that is seen was started under a ledger no newer than the one read
         // after it, and a lease that holds proves that ledger younger than the lease.
         let observed = self.shared.vmm.list().await;
-        self.note_alive(&observed);
+        let alive = self.note_alive(&observed);
+        // Also while the ledger says nothing: what a watchdog stopped has no ports.
+        self.doors.retain(&alive);
         let leased = self
             .shared
             .control
@@ -147,7 +168,8 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
             return false;
         }
         self.shared.images.set_in_use(blobs_in_use(&assigned));
-        let memory = self.shared.records.memory();
+        let mut memory = self.shared.records.memory();
+        self.open_doors(&assigned, &alive, &mut memory).await;
         let actions = plan(&desired, &observed, &memory, &self.policy, unix_ms());
         self.drop_unwanted(&actions);
         let waiting = !actions.is_empty();
@@ -159,6 +181,37 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
             .iter()
             .any(|status| status.state == InstanceState::Starting);
         waiting || booting || !self.busy.is_empty()
+    }
+
+    /// Keeps the ports open that VMs which run here publish, and notes what became of them.
+    async fn open_doors(
+        &mut self,
+        assigned: &[Assigned],
+        alive: &HashSet<InstanceId>,
+        memory: &mut BTreeMap<InstanceId, Memory>,
+    ) {
+        let wanted = assigned.iter().filter(|assigned| {
+            let desired = &assigned.desired;
+            !assigned.spec.publish.is_empty()
+                && desired.duty == Duty::Run
+                && alive.contains(&desired.instance())
+        });
+        let wanted: Vec<Wanted> = wanted
+            .map(|assigned| Wanted {
+                id: assigned.desired.instance(),
+                publish: assigned.spec.publish.clone(),
+                published: assigned.desired.published.clone(),
+            })
+            .collect();
+        let published = self.doors.set(&self.shared, &wanted).await;
+        for (id, published) in &published {
+            memory
+                .entry(*id)
+                .or_default()
+                .published
+                .clone_from(published);
+        }
+        *self.shared.published.lock().expect("no panic holds it") = published;
     }
 
     /// Notices that the hypervisor went missing or came back.
@@ -186,12 +239,17 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
         }
     }
 
-    fn note_alive(&self, observed: &[InstanceStatus]) {
+    fn note_alive(&self, observed: &[InstanceStatus]) -> HashSet<InstanceId> {
         let alive = observed
             .iter()
             .filter(|status| !matches!(status.state, InstanceState::Stopped { .. }));
-        *self.shared.alive.lock().expect("no panic holds it") =
-            alive.map(|status| status.id).collect();
+        let alive: HashSet<InstanceId> = alive.map(|status| status.id).collect();
+        self.shared
+            .alive
+            .lock()
+            .expect("no panic holds it")
+            .clone_from(&alive);
+        alive
     }
 
     /// Tells steps under way that the plan wants something else now.

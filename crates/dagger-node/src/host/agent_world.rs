@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -20,7 +21,7 @@ use dagger_vmm::{
 };
 use futures_util::{Stream, stream};
 use iroh::{Endpoint, EndpointAddr, EndpointId, endpoint::presets};
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -28,6 +29,7 @@ use super::{
     control::{Assigned, Control},
     hypervisor::Hypervisor,
     plan::{DesiredVm, Policy},
+    publish::Offer,
     records::Records,
 };
 use crate::{error::SubmitError, images::Images};
@@ -46,6 +48,8 @@ pub(super) struct TestVmm {
     pub(super) ssh: AtomicBool,
     pub(super) missing: AtomicBool,
     pub(super) succeeded: Mutex<Vec<(InstanceId, InstanceId)>>,
+    /// What listens in the guests.
+    pub(super) guest: Mutex<Option<SocketAddr>>,
 }
 
 #[derive(Clone, Default)]
@@ -93,6 +97,14 @@ impl Hypervisor for TestHost {
             .is_some_and(|status| status.state == InstanceState::Up);
         up && self.0.ssh.load(Ordering::SeqCst)
     }
+    async fn dial(&self, id: InstanceId, guest_port: u16) -> Result<TcpStream, VmmError> {
+        let guest = *self.0.guest.lock().unwrap();
+        let guest = guest.filter(|guest| guest.port() == guest_port);
+        let guest = guest.ok_or(VmmError::NotRunning(id))?;
+        TcpStream::connect(guest)
+            .await
+            .map_err(|_| VmmError::NotRunning(id))
+    }
     async fn succeed(&self, old: InstanceId, new: InstanceId) -> Result<(), VmmError> {
         self.0.succeeded.lock().unwrap().push((old, new));
         self.0.fake.remove(old).await
@@ -137,6 +149,7 @@ impl TestControl {
             spread: None,
             placement: None,
             labels: Labels::new(),
+            publish: Vec::new(),
         };
         let desired = DesiredVm {
             vm,
@@ -146,6 +159,7 @@ impl TestControl {
             phase: Phase::Placed,
             boots: 0,
             host_key: None,
+            published: Vec::new(),
         };
         let assigned = Assigned {
             desired,
@@ -238,7 +252,11 @@ impl Control for TestControl {
                     (Report::Starting(_), Phase::Accepted | Phase::Starting | Phase::Running) => {
                         (Phase::Starting, Duty::Run)
                     }
-                    (Report::Running(_), Phase::Accepted | Phase::Starting | Phase::Running) => {
+                    (
+                        Report::Running(running),
+                        Phase::Accepted | Phase::Starting | Phase::Running,
+                    ) => {
+                        desired.published = running.published.clone();
                         (Phase::Running, Duty::Run)
                     }
                     (Report::Stopped(_) | Report::Failed(_), Phase::Deleting | Phase::Moving) => {
@@ -270,6 +288,7 @@ pub(super) struct World {
     pub(super) host: TestHost,
     pub(super) images: Images,
     pub(super) dir: tempfile::TempDir,
+    pub(super) offer: Offer,
     pub(super) agent: Option<(CancellationToken, tokio::task::JoinHandle<()>)>,
 }
 
@@ -325,6 +344,10 @@ impl World {
             host,
             images,
             dir,
+            offer: Offer {
+                ports: Some(1024..=u16::MAX),
+                ..Offer::default()
+            },
             agent: None,
         }
     }
@@ -343,6 +366,7 @@ impl World {
             self.images.clone(),
             records,
             policy,
+            self.offer.clone(),
         );
         let cancel = CancellationToken::new();
         self.agent = Some((cancel.clone(), tokio::spawn(agent.run(cancel))));

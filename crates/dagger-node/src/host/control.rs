@@ -163,6 +163,7 @@ fn assigned(ledger: &Ledger, record: &VmRecord) -> Option<Assigned> {
         phase: record.phase,
         boots: record.boots,
         host_key: record.ssh_host_key.clone(),
+        published: record.published.clone(),
     };
     Some(Assigned {
         desired,

@@ -1,7 +1,7 @@
 //! The host agent: drives this machine's VMs to what the ledger wants, and reports what happened.
 //!
 //! [`plan`](self) decides (pure), `agent` loops, `steps` act, `renew` keeps the watchdogs fed, `records`
-//! remember. Desired is what the ledger, as executed on this node, places on the machine with this
+//! remember, `publish` opens ports. Desired is what the ledger, as executed on this node, places on the machine with this
 //! node's key; observed is what the hypervisor driver finds in its directories, so a restarted daemon
 //! takes running VMs over without a second start or report.
 //!
@@ -16,6 +16,7 @@ mod agent;
 mod control;
 mod hypervisor;
 mod plan;
+mod publish;
 mod records;
 mod renew;
 mod steps;
@@ -28,6 +29,8 @@ mod agent_world;
 mod plan_tests;
 #[cfg(test)]
 mod plan_world;
+#[cfg(test)]
+mod publish_tests;
 
 use std::{io, path::PathBuf};
 
@@ -37,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{handle::NodeHandle, images::Images};
 
 pub use control::{blob_providers, node_keys};
+pub use publish::Offer;
 pub(crate) use steps::clean;
 
 /// Runs the agent until `cancel`; VMs run on. `dir` holds what it remembers (mode 0700).
@@ -48,11 +52,12 @@ pub async fn run(
     host: Host,
     images: Images,
     dir: PathBuf,
+    offer: Offer,
     cancel: CancellationToken,
 ) -> io::Result<()> {
     let records = records::Records::open(dir)?;
     let policy = plan::Policy::default();
-    agent::Agent::new(node, host, images, records, policy)
+    agent::Agent::new(node, host, images, records, policy, offer)
         .run(cancel)
         .await;
     Ok(())

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dagger_ledger::{Duty, Phase};
+use dagger_ledger::{Duty, Phase, Published};
 use dagger_vmm::{InstanceId, InstanceState, InstanceStatus, StopCode, StopMode};
 
 /// A VM that the ledger places on this machine.
@@ -27,6 +27,8 @@ pub struct DesiredVm {
     pub boots: u64,
     /// The guest's public ssh host key of this lease epoch as the ledger has it.
     pub host_key: Option<String>,
+    /// What the ledger knows of the ports that it publishes.
+    pub published: Vec<Published>,
 }
 
 impl DesiredVm {
@@ -67,6 +69,9 @@ pub struct Memory {
     pub reported_start_ms: Option<u64>,
     /// `stopped_ms` of the last end that was dealt with: counted as a failure, or known to the ledger.
     pub settled_stop_ms: Option<u64>,
+    /// What has become of the ports that it publishes; found out anew by every daemon.
+    #[serde(skip)]
+    pub published: Vec<Published>,
 }
 
 /// Bounds of the host's own decisions.
@@ -346,7 +351,11 @@ impl Subject<'_> {
     fn report_progress(&self, status: &InstanceStatus) -> Option<Action> {
         let known = self.memory.reported_start_ms == status.qemu_started_ms;
         match self.want.phase {
-            Phase::Running if known => None,
+            Phase::Running if known && self.memory.published == self.want.published => None,
+            // It answered before, so that this takes a moment; the report says what became of its ports.
+            Phase::Running if known => {
+                (status.state == InstanceState::Up).then_some(Action::Probe(status.id))
+            }
             // An accelerator that fails its trial makes a second start, which is said before `running`.
             Phase::Accepted | Phase::Starting | Phase::Running
                 if !known || self.want.phase == Phase::Accepted =>

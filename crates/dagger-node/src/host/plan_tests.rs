@@ -37,6 +37,7 @@ fn want(phase: Phase, duty: Duty) -> DesiredVm {
         phase,
         boots: 0,
         host_key: Some("key".into()),
+        published: Vec::new(),
     }
 }
 

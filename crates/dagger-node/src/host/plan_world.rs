@@ -118,6 +118,7 @@ impl World {
             phase: Phase::Placed,
             boots: 0,
             host_key: None,
+            published: Vec::new(),
         };
         self.ledger.insert(vm, want);
     }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 
 use dagger_ledger::{
     Accepted, Blob, Boot, DiskFormat, Duty, Ended, Firmware, ImageManifest, OnIsolation, Report,
-    Running, Starting, VmId, VmReport, VmSpec,
+    Starting, VmId, VmReport, VmSpec,
 };
 use dagger_vmm::{
     AccelChoice, BootSource, InstanceId, InstanceSpec, InstanceState, Profile, Seed, StopMode,
@@ -359,7 +359,7 @@ impl<C: Control, V: Hypervisor> Step<'_, C, V> {
             };
             if answers {
                 return self
-                    .report(Report::Running(Running { address: None }))
+                    .report(Report::Running(self.shared.running(self.id)))
                     .await;
             }
             let up = vmm

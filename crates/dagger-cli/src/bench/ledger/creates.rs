@@ -59,6 +59,7 @@ fn create(world: &mut World, number: u64) -> Vec<u8> {
         spread: None,
         placement: Placement::default(),
         labels: Labels::new(),
+        publish: Vec::new(),
     };
     let signer = world.keys.accounts[(number % ACCOUNTS) as usize];
     world.body(signer, Action::VmCreate(create))

@@ -120,6 +120,7 @@ impl Cloud {
                 ..Placement::default()
             },
             labels: std::collections::BTreeMap::new(),
+            publish: Vec::new(),
         });
         self.hand_in(create).await
     }

@@ -132,6 +132,7 @@ async fn request(
         spread: args.spread.clone(),
         placement: placement(&args.placement),
         labels: args.labels.iter().cloned().collect(),
+        publish: args.publish.clone(),
     })
 }
 

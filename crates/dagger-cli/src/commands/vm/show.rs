@@ -4,7 +4,7 @@ use crate::args::ListArgs;
 use crate::context::Context;
 use crate::failure::Done;
 use crate::output::{self, Listing};
-use dagger_client::api::{ExplanationView, VmView};
+use dagger_client::api::{ExplanationView, PublishedView, VmView};
 
 pub async fn list(context: &Context, args: &ListArgs) -> Done {
     let connection = context.connect().await?;
@@ -96,6 +96,7 @@ fn describe(vm: &VmView) -> Done {
         ),
         ("ssh host key", vm.ssh_host_key.clone().unwrap_or_default()),
         ("address", vm.address.clone().unwrap_or_default()),
+        ("published", published(vm)),
         ("labels", labels.join(", ")),
         ("dispute", dispute(vm)),
         (
@@ -107,6 +108,22 @@ fn describe(vm: &VmView) -> Done {
             ),
         ),
     ])
+}
+
+/// Where ports of the guest are open, or why they are not.
+fn published(vm: &VmView) -> String {
+    let port = |port: &PublishedView| match (&port.address, &port.problem) {
+        (Some(address), _) => format!("{} at {address}", port.guest_port),
+        (None, Some(problem)) => {
+            format!(
+                "{} nowhere: {} [{}]",
+                port.guest_port, problem.text, problem.code
+            )
+        }
+        (None, None) => format!("{} once it runs", port.guest_port),
+    };
+    let ports: Vec<String> = vm.published.iter().map(port).collect();
+    ports.join(", ")
 }
 
 /// The latest dispute: what came of it, who found what, and who must act.
