@@ -182,12 +182,16 @@ fn on_a_small_disk() {
     assert!((11..=210).all(|commit| holds(&index, &digest(commit, 19))));
     // Neither does a disk that stays full keep the node from stopping.
     fs::write(dir.join("filler"), vec![1; 8 << 20]).unwrap_err();
-    for commit in 211..=900 {
-        let note = history.commit(commit, 20);
-        if is_waiting() {
-            index.stop();
-        }
-        index.note(note);
+    for commit in 211..=330 {
+        index.note(history.commit(commit, 20));
+    }
+    while !is_waiting() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    index.stop();
+    // More than the queue takes.
+    for commit in 331..=900 {
+        index.note(history.commit(commit, 20));
     }
     index.close();
     assert!(!dir.with_extension("damaged").exists());
