@@ -283,7 +283,6 @@ impl Writer {
             tracing::info!("there is space again; the index of outcomes goes on");
             self.inner.set_problem(None);
         }
-        self.measure();
         true
     }
 
@@ -304,6 +303,8 @@ impl Writer {
             index.prune(mark, self.inner.keep)
         })?;
         self.open = Some((Arc::clone(&index), mark));
+        // Before anybody sees it: its size is part of its status.
+        self.measure();
         self.inner.set_state(State::Open(index, mark));
         Ok(())
     }
