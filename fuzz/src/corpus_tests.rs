@@ -2,6 +2,7 @@
 //! `BLESS=1 cargo test --manifest-path fuzz/Cargo.toml` writes them anew.
 
 use super::*;
+use crate::execution::{Step, run, step};
 use dagger_ledger::{Genesis, GenesisOperator, Key, Ledger, StateKey, Transaction};
 use shadowgraph::*;
 use std::path::{Path, PathBuf};
@@ -267,6 +268,72 @@ fn documents() {
             &serde_json::to_vec(&proof).unwrap(),
         );
     }
+}
+
+/// A play's steps; it is run, too: what its panics would say is in `execution`.
+fn play(name: &str, steps: &[(Step, u8, &[u8])]) {
+    let steps = steps
+        .iter()
+        .map(|(kind, signer, bytes)| step(*kind, *signer, bytes));
+    let steps = steps.collect::<Vec<_>>().concat();
+    run(&steps);
+    seed("execution", name, &steps);
+}
+
+#[test]
+fn executions() {
+    const OPERATOR: u8 = 3 << 2;
+    const NODE: u8 = 5 << 2;
+    const STRANGER: u8 = 7 << 2;
+    // A VM's whole life, and its machine's loss.
+    let life: [(Step, u8, &[u8]); 9] = [
+        (Step::Menu, 0, &[0x3e]),
+        (Step::Report, 0, &[3, 0]),
+        (Step::Report, 0, &[3, 1]),
+        (Step::Report, 0, &[3, 2]),
+        (Step::Menu, 0, &[0x30]),
+        (Step::Report, 0, &[3, 3]),
+        (Step::Menu, 0, &[0x38]),
+        (Step::Menu, 0, &[0x33]),
+        (Step::Report, 0, &[3, 3]),
+    ];
+    play("life", &life);
+    let lost: [(Step, u8, &[u8]); 6] = [
+        (Step::Attest, 0, &[0, 0, 15]),
+        (Step::Attest, 0, &[1, 0, 15]),
+        (Step::Attest, 0, &[2, 0, 15]),
+        (Step::Time, 0, &[3, 1, 0]),
+        (Step::Report, 0, &[0, 2, 1]),
+        (Step::Time, 0, &[3, 10, 0b1110]),
+    ];
+    play("lost", &lost);
+    let operators: [(Step, u8, &[u8]); 8] = [
+        (Step::Menu, OPERATOR, &[0x04]),
+        (Step::Time, 0, &[2, 60, 0]),
+        (Step::Menu, OPERATOR, &[0x06]),
+        (Step::Menu, OPERATOR, &[0x09]),
+        (Step::Menu, OPERATOR | 1, &[0x0d]),
+        (
+            Step::Action,
+            OPERATOR | 2,
+            br#"{"propose":{"change":{"operator_remove":{"operator":"operator-3"}}}}"#,
+        ),
+        (Step::Menu, OPERATOR | 1, &[0x0a]),
+        (Step::Time, 0, &[6, 60, 0]),
+    ];
+    play("operators", &operators);
+    let document =
+        br#"{"chain":"","signer":"","salt":"","valid_until_ms":0,"action":{"vm_start":{"vm":"x"}}}"#;
+    let strangers: [(Step, u8, &[u8]); 7] = [
+        (Step::Menu, STRANGER, &[0x00]),
+        (Step::Action, STRANGER, br#"{"vm_delete":{"vm":"running"}}"#),
+        (Step::Action, NODE, br#"{"attest":{"hears":[0,1,2,3,4]}}"#),
+        (Step::Action, 0, br#"{"vm_delete":{"vm":"running"},"x":1}"#),
+        (Step::Document, 0, document),
+        (Step::Wire, 0, &[7; 100]),
+        (Step::Mutated, 0, &[0x3e, 44, 1, b'9', 200, 1, b'"']),
+    ];
+    play("strangers", &strangers);
 }
 
 fn small_genesis() -> Genesis {

@@ -11,6 +11,12 @@ use shadowgraph::{
 #[allow(missing_docs)]
 pub mod record;
 
+pub mod execution;
+
+/// A small network for executions: that of the ledger's own tests.
+#[path = "../../crates/dagger-ledger/tests/cloud/mod.rs"]
+mod cloud;
+
 /// The errors that the file above names.
 mod error {
     #[derive(Debug)]
