@@ -55,6 +55,8 @@ struct Inner {
     state: Mutex<State>,
     opened: Condvar,
     bytes: AtomicU64,
+    /// The first commit of this run; 0 before it is known.
+    began: AtomicU64,
     problems: Problems,
 }
 
@@ -100,6 +102,7 @@ impl OutcomeIndex {
             state: Mutex::new(State::Opening),
             opened: Condvar::new(),
             bytes: AtomicU64::new(0),
+            began: AtomicU64::new(0),
             problems,
         };
         Self {
@@ -110,6 +113,9 @@ impl OutcomeIndex {
 
     /// Tells the index what was executed or certified. Waits only while too much waits to be written.
     pub fn note(&self, note: Note) {
+        if let Note::From(commit) = &note {
+            self.inner.began.store(commit + 1, Ordering::Release);
+        }
         self.inner.queue.push(note);
     }
 
@@ -146,11 +152,18 @@ impl OutcomeIndex {
     /// What the index holds; `None` while there is none, or it was not told yet what the ledger's state begins with.
     pub fn status(&self) -> Option<OutcomesStatus> {
         match &*self.inner.state.lock().expect("no holder panics") {
-            State::Open(_, mark) if mark.known_from() > 0 => Some(OutcomesStatus {
-                from_commit: mark.known_from(),
-                transactions: mark.transactions,
-                disk_bytes: self.inner.bytes.load(Ordering::Relaxed),
-            }),
+            State::Open(_, mark) => {
+                // What an index that is new holds is what this run executes, the part that is yet to be written included.
+                let from_commit = match mark.known_from() {
+                    0 => self.inner.began.load(Ordering::Acquire),
+                    commit => commit,
+                };
+                (from_commit > 0).then(|| OutcomesStatus {
+                    from_commit,
+                    transactions: mark.transactions,
+                    disk_bytes: self.inner.bytes.load(Ordering::Relaxed),
+                })
+            }
             _ => None,
         }
     }
@@ -277,6 +290,9 @@ impl Writer {
                 self.inner
                     .give_up(&format!("{error}; it cannot be moved away: {io}"));
                 return false;
+            } else if !notes.is_empty() {
+                // What it held of this run is gone too.
+                self.inner.began.store(0, Ordering::Release);
             }
         }
         if waited {
