@@ -18,6 +18,9 @@ use tokio::process::{Child, Command};
 
 /// How the hosted VM's network forwards the ssh server's port.
 const FORWARD: &str = "hostfwd=tcp:127.0.0.1:0-:22";
+/// Names of a VM's own files, in its directory.
+const DISK: &str = "disk.qcow2";
+const SEED: &str = "seed.img";
 const MIB: u64 = 1 << 20;
 /// How long a guest may take until it answers.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(600);
@@ -55,12 +58,13 @@ impl Template {
         let program = words
             .next()
             .ok_or_else(|| not_understood("QEMU has no command line"))?;
-        let seed = root.join("seed.img");
-        std::fs::copy(instance.dir.join("seed.img"), &seed)
+        let seed = root.join(SEED);
+        std::fs::copy(instance.dir.join(SEED), &seed)
             .map_err(|error| Failure::file(seed.display(), &error))?;
+        let arguments = names_for_numbers(words, instance.qemu()?, &root)?;
         let template = Self {
             program,
-            arguments: words.collect(),
+            arguments,
             seed,
             disk_mib: vm.resources.disk_mib,
             niceness,
@@ -75,8 +79,8 @@ impl Template {
         let dir = self.root.join(name);
         let disk_bytes = shape.disk_mib.unwrap_or(self.disk_mib) * MIB;
         let made = std::fs::create_dir(&dir)
-            .and_then(|()| std::fs::copy(&self.seed, dir.join("seed.img")))
-            .and_then(|_| dagger_vmm::create_empty_disk(&dir.join("disk.qcow2"), disk_bytes));
+            .and_then(|()| std::fs::copy(&self.seed, dir.join(SEED)))
+            .and_then(|_| dagger_vmm::create_empty_disk(&dir.join(DISK), disk_bytes));
         made.map_err(|error| Failure::file(dir.display(), &error))?;
         let mut ports = vec![(22, free_port()?)];
         for port in &shape.ports {
@@ -113,6 +117,43 @@ impl Template {
     }
 }
 
+/// A hosted QEMU is handed open files and knows them by numbers; a bare one opens its own by name. Kernels are copied from
+/// what the hosted one still holds open.
+fn names_for_numbers(
+    mut words: impl Iterator<Item = OsString>,
+    qemu: u32,
+    root: &Path,
+) -> Done<Vec<OsString>> {
+    const OPEN: &str = "/proc/self/fd/";
+    let mut named = Vec::new();
+    while let Some(word) = words.next() {
+        let text = word
+            .into_string()
+            .map_err(|_| not_understood("QEMU's command line is no text"))?;
+        if text == "-add-fd" {
+            words.next();
+        } else if let Some(number) = text.strip_prefix(OPEN) {
+            let copy = root.join(format!("handed-{number}"));
+            std::fs::copy(format!("/proc/{qemu}/fd/{number}"), &copy)
+                .map_err(|error| Failure::file(copy.display(), &error))?;
+            named.push(copy.into());
+        } else {
+            let mut node: Value = serde_json::from_str(&text).unwrap_or_default();
+            let file = match node["node-name"].as_str() {
+                Some("disk") => DISK,
+                Some("seed") => SEED,
+                _ => {
+                    named.push(text.into());
+                    continue;
+                }
+            };
+            node["file"]["filename"] = file.into();
+            named.push(node.to_string().into());
+        }
+    }
+    Ok(named)
+}
+
 /// How one differs from a hosted VM.
 #[derive(Default)]
 pub struct Shape {
@@ -143,7 +184,7 @@ impl Shape {
                 change(&mut node);
                 if node["driver"] == "raw" {
                     // An empty file of that size is an empty raw disk.
-                    let made = std::fs::File::create(dir.join("disk.qcow2"))
+                    let made = std::fs::File::create(dir.join(DISK))
                         .and_then(|file| file.set_len(disk_bytes));
                     made.map_err(|error| Failure::file(dir.display(), &error))?;
                 }
