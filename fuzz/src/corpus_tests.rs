@@ -252,6 +252,11 @@ fn documents() {
     let snapshot = ledger.snapshot();
     assert!(Ledger::restore(&snapshot).is_ok());
     seed("snapshot", "genesis", &snapshot);
+    let format_4 = include_str!("../../crates/dagger-ledger/tests/fixtures/format_4.hex");
+    let (_root, lines) = format_4.split_once('\n').unwrap();
+    let format_4 = hex::decode(lines.replace('\n', "")).unwrap();
+    assert!(Ledger::restore(&format_4).is_ok());
+    seed("snapshot", "format-4", &format_4);
     for (name, key) in [
         ("operator", StateKey::Operator("op".into())),
         ("absent", StateKey::Operator("nobody".into())),

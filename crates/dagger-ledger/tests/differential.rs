@@ -510,7 +510,7 @@ impl Match {
                     refused,
                     real.power == Power::On,
                     real.ssh_host_key.is_some(),
-                    &real.published,
+                    &real.ports.opened,
                     &real.spec.name
                 ),
                 (

@@ -170,7 +170,7 @@ fn what_a_machine_says_of_published_ports_holds_until_it_says_otherwise_or_loses
         assert_eq!(cloud.code(report), Code::Ok);
         let record = cloud.ledger.vm(id).unwrap();
         assert_eq!(
-            (record.phase, &record.published),
+            (record.phase, &record.ports.opened),
             (Phase::Running, &published)
         );
     }
@@ -178,11 +178,11 @@ fn what_a_machine_says_of_published_ports_holds_until_it_says_otherwise_or_loses
     cloud.run(41_000);
     let record = cloud.ledger.vm(id).unwrap();
     assert_eq!(
-        record.spec.publish,
+        record.ports.asked,
         [publish],
         "it is asked for at the next machine too"
     );
-    assert!(record.published.is_empty());
+    assert!(record.ports.opened.is_empty());
 }
 
 #[test]

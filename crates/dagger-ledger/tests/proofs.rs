@@ -1,4 +1,4 @@
-//! Proofs of records, of absence and of outcomes; snapshots; pinned bytes.
+//! Proofs of records, of absence and of outcomes; pinned bytes.
 
 mod cloud;
 
@@ -169,93 +169,6 @@ fn outcomes_are_proved_under_any_later_checkpoint() {
             assert_eq!(short.verify(&root), Err(ProofError::Root));
         }
         assert!(OutcomeProof::new(previous, at, &output.outcomes, count as usize, later).is_none());
-    }
-}
-
-#[test]
-fn a_snapshot_restores_to_identical_roots_and_goes_on_alike() {
-    let mut cloud = busy();
-    cloud.all_lose(2);
-    cloud.run(20_000);
-    let mut copy = Ledger::restore(&cloud.ledger.snapshot()).expect("a good snapshot");
-    assert_eq!(copy.state_root(), cloud.ledger.state_root());
-    // A transaction executed before the snapshot is known after it.
-    let create = cloud.account(Action::VmCreate(vm("again")));
-    cloud.ok(vec![create.clone()]);
-    let mut copy_after = Ledger::restore(&cloud.ledger.snapshot()).unwrap();
-    assert_eq!(copy_after.check_admission(&create), Err(Code::Repeated));
-    for _ in 0..60 {
-        let index = copy_after.commit_index().unwrap() + 1;
-        cloud.time_ms += 1_000;
-        let input = CommitInput {
-            index,
-            digest: [9; 32],
-            time_ms: cloud.time_ms,
-            active_members: &[(0, index + 1_000), (1, index + 1_000), (3, index + 1_000)],
-            transactions: &[],
-            epoch: 0,
-            is_checkpoint: true,
-        };
-        assert_eq!(copy_after.execute(&input), cloud.ledger.execute(&input));
-        assert_eq!(copy_after.state_root(), cloud.ledger.state_root());
-    }
-    assert_eq!(
-        copy_after.machine(MachineId(2)).unwrap().state,
-        MachineState::Lost
-    );
-}
-
-#[test]
-fn a_strangers_count_does_not_decide_how_much_is_allocated() {
-    let cloud = busy();
-    let bytes = cloud.ledger.snapshot();
-    // The number of ids given out stands before the list of VMs, which begins with its length.
-    let vms: Vec<_> = cloud.ledger.vms().cloned().collect();
-    let list = borsh::to_vec(&vms).unwrap();
-    let at = bytes
-        .windows(list.len())
-        .position(|window| window == list)
-        .expect("the VMs are in the snapshot");
-    for ids in [u64::MAX, 1 << 40] {
-        let mut hostile = bytes.clone();
-        hostile[at - 8..at].copy_from_slice(&ids.to_le_bytes());
-        assert_eq!(
-            Ledger::restore(&hostile).err(),
-            Some(RestoreError::Inconsistent("VM ids".into()))
-        );
-    }
-    let mut beyond = vms;
-    beyond.last_mut().expect("there are VMs").id.0 = u64::MAX;
-    let mut hostile = bytes.clone();
-    hostile.splice(at..at + list.len(), borsh::to_vec(&beyond).unwrap());
-    assert_eq!(
-        Ledger::restore(&hostile).err(),
-        Some(RestoreError::Inconsistent("VM ids".into()))
-    );
-}
-
-#[test]
-fn damaged_snapshots_are_refused() {
-    let cloud = busy();
-    let bytes = cloud.ledger.snapshot();
-    assert_eq!(
-        Ledger::restore(&bytes[..3]).err(),
-        Some(RestoreError::Malformed)
-    );
-    let mut newer = bytes.clone();
-    newer[0] = 200;
-    assert_eq!(
-        Ledger::restore(&newer).err(),
-        Some(RestoreError::Version(200))
-    );
-    let root = cloud.ledger.recompute_state_root();
-    for at in (4..bytes.len()).step_by(41) {
-        let mut damaged = bytes.clone();
-        damaged[at] ^= 0x11;
-        // Refused, or visibly another state: never a panic, never the same root.
-        if let Ok(mut other) = Ledger::restore(&damaged) {
-            assert_ne!(other.state_root(), root, "byte {at}");
-        }
     }
 }
 

@@ -82,7 +82,7 @@ impl Ledger {
         vm.ssh_host_key = None;
         vm.started = None;
         vm.address = None;
-        vm.published = Vec::new();
+        vm.ports.opened = Vec::new();
     }
 
     /// Takes room on a machine for a VM that has none. The caller has chosen the machine by the rule, so it fits.

@@ -42,7 +42,7 @@ impl Ledger {
                 }
                 let vm = self.vm_mut(id);
                 vm.address = running.address.clone();
-                vm.published = running.published.clone();
+                vm.ports.opened = running.published.clone();
                 vm.ran = true;
                 vm.attempts = 0;
                 vm.refused_by.clear();

@@ -1,4 +1,6 @@
-//! The whole state as bytes, and back, with identical roots.
+//! The whole state as bytes, and back, with identical roots: also from the formats of earlier versions.
+
+mod format_4;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -16,7 +18,11 @@ use crate::records::{
     VmRecord,
 };
 
-const VERSION: u32 = 5;
+/// The format that is written: the head, every VM's record with its length before it, the tail. Format 4, which is read too,
+/// has no lengths; 5 was never released.
+const VERSION: u32 = 6;
+/// The most bytes of a VM's record: what is in it came in a few transactions, of 64 KiB at most each.
+const VM_BYTES_MAX: u32 = 1 << 20;
 
 /// A snapshot cannot be restored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,11 +89,26 @@ impl FrozenLedger {
     pub fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         out.write_all(&VERSION.to_le_bytes())?;
         self.head.serialize(out)?;
+        let mut record = Vec::new();
         for vm in self.vms.iter().flatten() {
-            vm.serialize(out)?;
+            record.clear();
+            vm.serialize(&mut record)?;
+            record.as_slice().serialize(out)?;
         }
         self.tail.serialize(out)
     }
+}
+
+/// The next of the VMs' records.
+fn next_vm<R: Read>(bytes: &mut R) -> std::io::Result<VmRecord> {
+    let length = u32::deserialize_reader(bytes)?;
+    // A stranger's count must not decide how much is allocated.
+    if length > VM_BYTES_MAX {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut record = vec![0; length as usize];
+    bytes.read_exact(&mut record)?;
+    borsh::from_slice(&record)
 }
 
 impl Ledger {
@@ -154,9 +175,11 @@ impl Ledger {
         let mut version = [0; 4];
         bytes.read_exact(&mut version).map_err(malformed)?;
         let version = u32::from_le_bytes(version);
-        if version != VERSION {
-            return Err(RestoreError::Version(version));
-        }
+        let next_vm = match version {
+            VERSION => next_vm,
+            format_4::VERSION => format_4::next_vm,
+            _ => return Err(RestoreError::Version(version)),
+        };
         let bad = |what: &str| RestoreError::Inconsistent(what.to_string());
         let head = Head::deserialize_reader(bytes).map_err(malformed)?;
         // A count from a stranger must not decide how much is allocated.
@@ -165,7 +188,7 @@ impl Ledger {
         }
         let mut vms = vec![None; head.vm_ids as usize];
         for _ in 0..head.vms {
-            let vm = VmRecord::deserialize_reader(bytes).map_err(malformed)?;
+            let vm = next_vm(bytes).map_err(malformed)?;
             let slot = vms.get_mut(vm.id.index()).ok_or_else(|| bad("VM ids"))?;
             if slot.replace(Arc::new(vm)).is_some() {
                 return Err(bad("VM ids"));

@@ -9,7 +9,7 @@ use crate::ids::{AccountId, VmId};
 use crate::ledger::Ledger;
 use crate::ledger::execute::{Done, Refusal, refuse};
 use crate::ledger::placement::Request;
-use crate::records::{MachineState, Phase, Power, Reason, Resources, VmRecord, VmSpec};
+use crate::records::{MachineState, Phase, Ports, Power, Reason, Resources, VmRecord, VmSpec};
 
 impl Ledger {
     /// The spec that a request describes, with its image found and checked against the digest that was signed.
@@ -53,7 +53,6 @@ impl Ledger {
             spread: create.spread.clone(),
             placement: placement.cloned().map(Box::new),
             labels: create.labels.clone(),
-            publish: create.publish.clone(),
         })
     }
 
@@ -94,12 +93,15 @@ impl Ledger {
             ssh_host_key: None,
             started: None,
             address: None,
-            published: Vec::new(),
             ended: None,
             created_ms: self.clock.time_ms,
             created_commit: self.clock.commit_index.unwrap_or(0),
             history: Vec::new(),
             dispute: None,
+            ports: Ports {
+                asked: create.publish.clone(),
+                opened: Vec::new(),
+            },
         })));
         self.accounts[account.index()].vms += 1;
         self.count_sponsored(account, 1, &Resources::default(), &size);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod disputes;
+mod later;
 mod machines;
 mod operators;
 mod vms;

@@ -3,14 +3,15 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{DisputeRecord, Resources};
+use super::{DisputeRecord, Resources, later};
 use crate::action::{
     Ended, Failover, Labels, OnIsolation, Placement, Publish, Published, Restart, Starting,
     UserData,
 };
 use crate::ids::{AccountId, Digest, ImageId, MachineId, VmId};
 
-/// A virtual machine: what was asked, where it is, and what is observed.
+/// A virtual machine: what was asked, where it is, and what is observed. Grows at its end only, by parts that are left out
+/// while they are empty: so the records of VMs that use nothing new keep their bytes and hashes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize)]
 pub struct VmRecord {
     /// Id.
@@ -51,8 +52,6 @@ pub struct VmRecord {
     pub started: Option<Box<Starting>>,
     /// An address of the guest.
     pub address: Option<String>,
-    /// What became of the ports that it is to publish.
-    pub published: Vec<Published>,
     /// What its machine last said when it stopped or failed.
     pub ended: Option<Box<Ended>>,
     /// Ledger time of its creation.
@@ -63,6 +62,23 @@ pub struct VmRecord {
     pub history: Vec<HistoryEntry>,
     /// The customer's latest dispute about it.
     pub dispute: Option<Box<DisputeRecord>>,
+    /// TCP ports of the guest that its machine opens; since format 5 of snapshots.
+    #[borsh(
+        serialize_with = "later::serialize",
+        deserialize_with = "later::deserialize"
+    )]
+    pub ports: Ports,
+}
+
+/// Ports of a guest that its machine opens to everybody.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, BorshSerialize, BorshDeserialize,
+)]
+pub struct Ports {
+    /// What the customer asked for.
+    pub asked: Vec<Publish>,
+    /// What became of it, as the machine says.
+    pub opened: Vec<Published>,
 }
 
 /// What the customer asked for.
@@ -93,8 +109,6 @@ pub struct VmSpec {
     pub placement: Option<Box<Placement>>,
     /// For people and tools.
     pub labels: Labels,
-    /// TCP ports of the guest that its machine opens.
-    pub publish: Vec<Publish>,
 }
 
 /// What is observed of a VM. Each phase says who must act next; when the deadline passes the ledger acts instead.

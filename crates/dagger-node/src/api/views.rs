@@ -231,7 +231,7 @@ pub(super) fn vm(ledger: &Ledger, vm: &ledger::VmRecord) -> VmView {
 fn published(vm: &ledger::VmRecord) -> Vec<PublishedView> {
     let runs = vm.phase == ledger::Phase::Running;
     let said = |port: u16| {
-        let mut said = vm.published.iter().filter(|_| runs);
+        let mut said = vm.ports.opened.iter().filter(|_| runs);
         said.find(|published| published.guest_port == port)
     };
     let view = |publish: &ledger::Publish| {
@@ -247,7 +247,7 @@ fn published(vm: &ledger::VmRecord) -> Vec<PublishedView> {
             }),
         }
     };
-    vm.spec.publish.iter().map(view).collect()
+    vm.ports.asked.iter().map(view).collect()
 }
 
 fn dispute(ledger: &Ledger, dispute: &ledger::DisputeRecord) -> DisputeView {

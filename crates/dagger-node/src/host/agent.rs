@@ -192,14 +192,14 @@ impl<C: Control, V: Hypervisor> Agent<C, V> {
     ) {
         let wanted = assigned.iter().filter(|assigned| {
             let desired = &assigned.desired;
-            !assigned.spec.publish.is_empty()
+            !assigned.publish.is_empty()
                 && desired.duty == Duty::Run
                 && alive.contains(&desired.instance())
         });
         let wanted: Vec<Wanted> = wanted
             .map(|assigned| Wanted {
                 id: assigned.desired.instance(),
-                publish: assigned.spec.publish.clone(),
+                publish: assigned.publish.clone(),
                 published: assigned.desired.published.clone(),
             })
             .collect();

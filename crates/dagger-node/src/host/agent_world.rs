@@ -149,7 +149,6 @@ impl TestControl {
             spread: None,
             placement: None,
             labels: Labels::new(),
-            publish: Vec::new(),
         };
         let desired = DesiredVm {
             vm,
@@ -164,6 +163,7 @@ impl TestControl {
         let assigned = Assigned {
             desired,
             spec,
+            publish: Vec::new(),
             account: "alice".into(),
             manifest: self.0.manifest.clone(),
         };

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, future::Future, pin::Pin};
 
 use dagger_client::user_data::{self, UserDataError};
 use dagger_ledger::{
-    Action, ImageManifest, Key, Ledger, MachineId, OnIsolation, UserData, VmRecord, VmReport,
-    VmSpec,
+    Action, ImageManifest, Key, Ledger, MachineId, OnIsolation, Publish, UserData, VmRecord,
+    VmReport, VmSpec,
 };
 use dagger_vmm::InstanceId;
 use futures_util::{Stream, stream};
@@ -24,6 +24,8 @@ pub struct Assigned {
     pub desired: DesiredVm,
     /// What the customer asked for.
     pub spec: VmSpec,
+    /// Ports of the guest that are to be opened here.
+    pub publish: Vec<Publish>,
     /// Name of the account that owns it.
     pub account: String,
     /// What its image is made of.
@@ -163,11 +165,12 @@ fn assigned(ledger: &Ledger, record: &VmRecord) -> Option<Assigned> {
         phase: record.phase,
         boots: record.boots,
         host_key: record.ssh_host_key.clone(),
-        published: record.published.clone(),
+        published: record.ports.opened.clone(),
     };
     Some(Assigned {
         desired,
         spec: record.spec.clone(),
+        publish: record.ports.asked.clone(),
         account,
         manifest,
     })

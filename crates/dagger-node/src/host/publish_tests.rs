@@ -47,7 +47,7 @@ fn place(world: &World, vm: u64, ports: &[(u16, Option<u16>)]) {
         host_port: *host_port,
     });
     world.control.change(|vms| {
-        vms.get_mut(&vm).unwrap().spec.publish = publish.collect();
+        vms.get_mut(&vm).unwrap().publish = publish.collect();
     });
 }
 
@@ -166,7 +166,7 @@ async fn ports_end_with_the_lease_epoch_and_with_what_a_watchdog_stops() {
     };
     world
         .control
-        .change(|vms| vms.get_mut(&1).unwrap().spec.publish = vec![publish]);
+        .change(|vms| vms.get_mut(&1).unwrap().publish = vec![publish]);
     world.until_phase(1, Some(Phase::Running)).await;
     let after: SocketAddr = said(&world, 1)[0].parse().unwrap();
     let held = greeted(after).await.unwrap();
