@@ -1,14 +1,12 @@
-//! Faults that a test brings about in a running node, where no signal or file system can: a clock that is off, peers whose
-//! frames are lost, a state that differs, a program of another version. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
+//! Faults that a test brings about in a running node, where no signal or file system can: a clock that is off, a
+//! state that differs, a program of another version. The node looks at a file that `faults` in `node.toml` names; without that setting none of this runs.
 
 use std::{
-    collections::BTreeSet,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use dagger_ledger::Key;
 use serde::Deserialize;
 
 use crate::{config::NodeConfig, handle::Shared};
@@ -22,8 +20,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) struct Faults {
     /// How far this node's clock is off.
     pub clock_ms: i64,
-    /// Node keys of the peers to and from which every frame is lost.
-    deaf_to: BTreeSet<Key>,
     /// Whether the roots it computes from now on are wrong.
     pub wrong_roots: bool,
     /// From its next start on the node is of a program that knows versions of the rules up to this one.
@@ -52,7 +48,6 @@ pub(crate) async fn run(shared: Arc<Shared>, file: impl AsRef<Path>) {
             Ok(wanted) if present.as_ref() != Some(&wanted) => {
                 tracing::warn!(?wanted, "faults");
                 shared.clock.set_off_by(wanted.clock_ms);
-                shared.links.set_deaf(wanted.deaf_to.clone());
                 let wrong = wanted.wrong_roots;
                 shared.wrong_roots.store(wrong, Ordering::Release);
                 present = Some(wanted);

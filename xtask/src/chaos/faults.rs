@@ -1,6 +1,7 @@
 //! What can strike a network, and how each fault is brought about and taken back.
 
 use super::draw::Draw;
+use super::ground;
 use super::network::Network;
 use anyhow::Result;
 use std::fmt;
@@ -14,8 +15,14 @@ pub enum Fault {
     Restart { node: usize },
     /// SIGSTOP, then SIGCONT.
     Freeze { nodes: Vec<usize>, for_ms: u64 },
-    /// Frames between two sides are lost.
-    Partition { side: Vec<usize>, for_ms: u64 },
+    /// Packets between two sides are lost, or those of one side.
+    Partition {
+        side: Vec<usize>,
+        for_ms: u64,
+        one_way: bool,
+    },
+    /// So many of a hundred packets between nodes are lost.
+    Loss { percent: u64, for_ms: u64 },
     /// A node's clock jumps, and back: while it runs, or each time while it is down.
     Clock {
         node: usize,
@@ -41,7 +48,7 @@ impl Fault {
         let nodes: Vec<usize> = pick(draw.some(members.len(), most));
         let one = nodes[0];
         let for_ms = 500 + draw.below(5_000);
-        match draw.below(6) {
+        match draw.below(7) {
             0 => Self::Kill {
                 nodes,
                 down_ms: draw.below(3_000),
@@ -50,6 +57,11 @@ impl Fault {
             2 => Self::Freeze { nodes, for_ms },
             3 => Self::Partition {
                 side: nodes,
+                for_ms,
+                one_way: draw.below(3) == 0,
+            },
+            5 => Self::Loss {
+                percent: 5 + draw.below(35),
                 for_ms,
             },
             4 => {
@@ -74,7 +86,9 @@ impl Fault {
             Self::Kill { .. } => "SIGKILL",
             Self::Restart { .. } => "restart",
             Self::Freeze { .. } => "SIGSTOP",
-            Self::Partition { .. } => "partition",
+            Self::Partition { one_way: false, .. } => "partition",
+            Self::Partition { one_way: true, .. } => "one-way partition",
+            Self::Loss { .. } => "packet loss",
             Self::Clock { .. } => "clock step",
             Self::DiskFull { .. } => "full disk",
         }
@@ -102,10 +116,19 @@ impl Fault {
                     .iter()
                     .try_for_each(|node| network.freeze(*node, false))
             }
-            Self::Partition { side, for_ms } => {
-                network.part(&side)?;
+            Self::Partition {
+                side,
+                for_ms,
+                one_way,
+            } => {
+                network.part(&side, one_way)?;
                 wait(for_ms);
-                network.part(&[])
+                network.part(&[], false)
+            }
+            Self::Loss { percent, for_ms } => {
+                ground::lose_some(percent)?;
+                wait(for_ms);
+                ground::lose_some(0)
             }
             Self::Clock {
                 node,
@@ -139,8 +162,19 @@ impl fmt::Display for Fault {
             Self::Kill { nodes, down_ms } => write!(f, "SIGKILL {nodes:?}, down for {down_ms} ms"),
             Self::Restart { node } => write!(f, "restart of {node}"),
             Self::Freeze { nodes, for_ms } => write!(f, "SIGSTOP {nodes:?} for {for_ms} ms"),
-            Self::Partition { side, for_ms } => {
-                write!(f, "partition of {side:?} from the others for {for_ms} ms")
+            Self::Partition {
+                side,
+                for_ms,
+                one_way,
+            } => {
+                let how = if *one_way { ", one way" } else { "" };
+                write!(
+                    f,
+                    "partition of {side:?} from the others for {for_ms} ms{how}"
+                )
+            }
+            Self::Loss { percent, for_ms } => {
+                write!(f, "{percent} % of packets lost for {for_ms} ms")
             }
             Self::Clock {
                 node,

@@ -4,6 +4,7 @@
 mod decisions;
 mod draw;
 mod faults;
+mod ground;
 mod load;
 mod network;
 mod verdict;
@@ -48,6 +49,7 @@ pub struct ChaosArgs {
 
 /// Runs the whole story.
 pub fn run(args: &ChaosArgs) -> Result<()> {
+    ground::ensure_programs()?;
     let dagger = match &args.dagger {
         Some(path) => std::path::absolute(path)?,
         None => shell::step("build", build)?,
@@ -61,6 +63,7 @@ pub fn run(args: &ChaosArgs) -> Result<()> {
             .keep(),
     };
     println!("seed {seed}, files in {}", dir.display());
+    ground::enter()?;
     let done = story(args, &dagger, &dir, seed);
     match &done {
         Ok(()) => std::fs::remove_dir_all(&dir)

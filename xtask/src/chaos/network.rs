@@ -1,13 +1,14 @@
 //! The nodes as processes: founded, started, struck, asked, stopped. Everything goes through the `dagger` command, as an
 //! operator would do it; a fault that no signal can bring about is written to the node's faults file.
 
+use super::ground;
 use crate::shell;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,11 +18,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 /// Transactions of an epoch: a run lives through many.
 const EPOCH_TRANSACTIONS: u64 = 150;
 /// Bytes of the small disk.
-const SMALL_DISK: &str = "size=64m";
+const SMALL_DISK: &str = "64m";
 /// The version of the rules that a network starts with.
 const FIRST_RULES: u32 = 1;
-/// Where ports are looked for: the kernel gives out none of these by itself while a node is down.
-const PORTS: std::ops::Range<u16> = 12_000..20_000;
 
 pub(super) struct Node {
     pub(super) name: String,
@@ -31,9 +30,8 @@ pub(super) struct Node {
     child: Option<Child>,
     /// The newest version of the rules that its program knows.
     pub(super) knows: u32,
-    /// Milliseconds that its clock is off, and the node keys it does not hear.
+    /// Milliseconds that its clock is off.
     clock_ms: i64,
-    deaf_to: Vec<String>,
 }
 
 /// A way for a client to open accounts: a node, and an operator that pays.
@@ -100,7 +98,7 @@ impl Network {
             rules: FIRST_RULES,
             small_disk: None,
         };
-        network.make_small_disk();
+        network.make_small_disk()?;
         let mut create = network.dagger();
         create.args(["genesis", "create", "--network", "chaos", "--out"]);
         create.arg(dir.join("made.json"));
@@ -131,28 +129,20 @@ impl Network {
         self.dir.join("genesis.json")
     }
 
-    /// The first node's directory is a small file system, where this process may mount one.
-    fn make_small_disk(&mut self) {
+    /// The first node's directory is a small file system.
+    fn make_small_disk(&mut self) -> Result<()> {
         let dir = self.dir.join("node-0");
-        let mounted = fs::create_dir_all(&dir).is_ok()
-            && Command::new("mount")
-                .args(["-t", "tmpfs", "-o", SMALL_DISK, "dagger-chaos"])
-                .arg(&dir)
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success());
-        if mounted {
-            self.small_disk = Some(0);
-        } else {
-            println!("no small file system can be mounted here: no disk will fill up");
-        }
+        fs::create_dir_all(&dir)?;
+        ground::mount_small(&dir, SMALL_DISK)?;
+        self.small_disk = Some(0);
+        Ok(())
     }
 
     /// Makes one more data directory; returns its card.
     pub(super) fn make_node(&mut self) -> Result<PathBuf> {
         let at = self.nodes.len();
         let data = self.dir.join(format!("node-{at}"));
-        let address = self.free_address()?;
+        let address = ground::address(at)?;
         self.nodes.push(Node {
             name: format!("op-{at}"),
             data: data.clone(),
@@ -161,21 +151,9 @@ impl Network {
             child: None,
             knows: self.rules,
             clock_ms: 0,
-            deaf_to: Vec::new(),
         });
         self.init(at, false)?;
         Ok(data.join("card.json"))
-    }
-
-    /// An address for a node, free for TCP and UDP. Another run of chaos begins to look elsewhere.
-    fn free_address(&self) -> Result<SocketAddr> {
-        let taken = |at: &SocketAddr| self.nodes.iter().any(|node| node.address == *at);
-        let first = std::process::id() as usize * 97 % PORTS.len();
-        let mut addresses = (PORTS.cycle().skip(first).take(PORTS.len()))
-            .map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        addresses
-            .find(|at| !taken(at) && TcpListener::bind(at).is_ok() && UdpSocket::bind(at).is_ok())
-            .context("no free port")
     }
 
     pub(super) fn init(&self, at: usize, with_genesis: bool) -> Result<()> {
@@ -295,27 +273,19 @@ impl Network {
         self.signal(at, signal)
     }
 
-    /// Parts these nodes from all others; none of them: heals.
-    pub fn part(&mut self, side: &[usize]) -> Result<()> {
-        let keys: Vec<String> = (0..self.nodes.len())
-            .map(|at| self.node_key(at))
-            .collect::<Result<_>>()?;
-        for at in 0..self.nodes.len() {
-            let inside = side.contains(&at);
-            let other = |other: &usize| side.contains(other) != inside && !side.is_empty();
-            self.nodes[at].deaf_to = (0..keys.len())
-                .filter(other)
-                .map(|o| keys[o].clone())
-                .collect();
-            self.write_faults(at)?;
+    /// Parts these nodes from all others, or only those from what these send; none of them: heals.
+    pub fn part(&self, side: &[usize], one_way: bool) -> Result<()> {
+        let mut lost = Vec::new();
+        for (at, node) in self.nodes.iter().enumerate() {
+            for other in side.iter().filter(|_| !side.contains(&at)) {
+                let parted = self.nodes[*other].address;
+                lost.push((parted, node.address));
+                if !one_way {
+                    lost.push((node.address, parted));
+                }
+            }
         }
-        Ok(())
-    }
-
-    fn node_key(&self, at: usize) -> Result<String> {
-        let card: Value =
-            serde_json::from_slice(&fs::read(self.nodes[at].data.join("card.json"))?)?;
-        Ok(card["node_key"].as_str().unwrap_or_default().to_owned())
+        ground::lose(&lost)
     }
 
     pub fn shift_clock(&mut self, at: usize, by_ms: i64) -> Result<()> {
@@ -327,7 +297,6 @@ impl Network {
         let node = &self.nodes[at];
         let text = json!({
             "clock_ms": node.clock_ms,
-            "deaf_to": node.deaf_to,
             "newest_protocol_version": node.knows,
         })
         .to_string();
@@ -374,7 +343,8 @@ impl Network {
 
     /// Takes back whatever may be left of a fault.
     pub fn heal(&mut self) -> Result<()> {
-        self.part(&[])?;
+        self.part(&[], false)?;
+        ground::lose_some(0)?;
         for at in self.members() {
             self.shift_clock(at, 0)?;
         }
@@ -430,13 +400,6 @@ impl Network {
                 let _ = self.terminate(at);
             }
         }
-        self.unmount();
-    }
-
-    fn unmount(&mut self) {
-        if let Some(at) = self.small_disk.take() {
-            let _ = Command::new("umount").arg(&self.nodes[at].data).status();
-        }
     }
 }
 
@@ -448,6 +411,12 @@ impl Drop for Network {
                 let _ = child.wait();
             }
         }
-        // What a failed run left on the small disk is worth more than the memory: only a good run unmounts it.
+        // The small disk ends with this process; what a failed run left on it is worth keeping.
+        if let Some(at) = self.small_disk {
+            let data = &self.nodes[at].data;
+            let copy = self.dir.join("small-disk");
+            let _ = Command::new("cp").arg("-a").arg(data).arg(copy).status();
+            let _ = nix::mount::umount(data);
+        }
     }
 }

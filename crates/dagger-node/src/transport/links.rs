@@ -1,7 +1,7 @@
 //! The table of peers: who they are, how to reach them, what waits for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, RwLock,
@@ -77,8 +77,6 @@ pub(crate) struct Link {
     pub sent_bytes: AtomicU64,
     /// The peer is in this process and needs no connection.
     pub in_process: AtomicBool,
-    /// For tests: every frame to and from it is lost.
-    is_deaf: AtomicBool,
     /// Whether a task writes to it, and whether one dials it.
     pub has_writer: AtomicBool,
     pub is_dialled: AtomicBool,
@@ -102,7 +100,6 @@ impl Link {
             received_frames: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             in_process: AtomicBool::new(false),
-            is_deaf: AtomicBool::new(false),
             has_writer: AtomicBool::new(false),
             is_dialled: AtomicBool::new(false),
             has_refused: AtomicBool::new(false),
@@ -200,16 +197,8 @@ impl Link {
         open || self.in_process.load(Ordering::Relaxed)
     }
 
-    /// Whether a test has frames to and from it lost.
-    pub fn is_deaf(&self) -> bool {
-        self.is_deaf.load(Ordering::Relaxed)
-    }
-
     /// Puts a frame in its lane, or before all others if it is urgent.
     fn push(&self, frame: &Frame, encoded: &super::frame::Encoded, lane: Lane) {
-        if self.is_deaf() {
-            return;
-        }
         let lane = if frame.is_urgent() {
             Lane::Urgent
         } else {
@@ -327,14 +316,6 @@ impl Links {
             (link.key, addresses)
         });
         known.collect()
-    }
-
-    /// Loses every frame to and from these peers, and those of no others: for tests of partitions.
-    pub(crate) fn set_deaf(&self, keys: BTreeSet<Key>) {
-        for link in self.all() {
-            link.is_deaf
-                .store(keys.contains(&link.key), Ordering::Relaxed);
-        }
     }
 
     /// Tells of changes of the table.

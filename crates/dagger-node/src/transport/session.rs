@@ -172,9 +172,6 @@ impl<I: Inbound> ConsensusProtocol<I> {
             if matches!(frame, Frame::Hello(_)) {
                 return Err("a second greeting".into());
             }
-            if link.is_deaf() {
-                continue;
-            }
             link.received_frames.fetch_add(1, Ordering::Relaxed);
             self.inbound.receive(link.peer(), frame).await;
         }
