@@ -554,6 +554,12 @@ fn play(seed: u64, steps: u64) -> BTreeMap<String, u64> {
     let mut game = Match::new(seed);
     for step in 0..steps {
         game.step();
+        if step % 7 == 3 {
+            // Nodes do so between any two commits, each when it likes.
+            let ahead_ms = step % 5 * 6_000;
+            let now_ms = game.cloud.ledger.time_ms() + ahead_ms;
+            game.cloud.ledger.look_ahead(now_ms);
+        }
         if step % 61 == 60 {
             game.look_closely();
         }

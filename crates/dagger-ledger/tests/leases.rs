@@ -432,3 +432,22 @@ fn a_network_of_one_operator_attests_for_itself() {
     cloud.run(100_000);
     assert_eq!(cloud.phase(id), Phase::Running);
 }
+
+#[test]
+fn a_lease_that_was_renewed_needs_no_commit_and_one_that_was_not_is_due() {
+    let mut cloud = Cloud::new(4);
+    // Looked at first when they could have lapsed by what was known at their machines' start.
+    let first_ms = cloud.ledger.next_deadline_ms().expect("leases run");
+    while cloud.ledger.time_ms() + 1_000 < first_ms {
+        cloud.run(1_000);
+    }
+    assert_eq!(cloud.ledger.next_deadline_ms(), Some(first_ms));
+    cloud.all_lose(2);
+    let lapse_ms = cloud.ledger.lease_until_ms(MachineId(2)).expect("up");
+    cloud.ledger.look_ahead(first_ms);
+    let next_ms = cloud.ledger.next_deadline_ms().expect("leases run");
+    assert!(first_ms < next_ms && next_ms <= lapse_ms);
+    cloud.ledger.look_ahead(lapse_ms);
+    assert_eq!(cloud.ledger.next_deadline_ms(), Some(lapse_ms));
+    assert_eq!(cloud.ledger.invariants(), Ok(()));
+}

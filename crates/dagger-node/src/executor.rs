@@ -166,12 +166,12 @@ impl Executor {
 
     fn wake(&mut self) {
         let now_ms = self.shared.clock.now_ms();
-        let deadline_ms = self
-            .shared
-            .ledger
-            .read()
-            .expect("no holder panics")
-            .next_deadline_ms();
+        let deadline_ms = {
+            let mut ledger = self.shared.ledger.write().expect("no holder panics");
+            // Most leases have been renewed since: they need no commit.
+            ledger.look_ahead(now_ms);
+            ledger.next_deadline_ms()
+        };
         if deadline_ms.is_some_and(|d| d <= now_ms) && now_ms >= self.woken_at_ms + WAKE_INTERVAL_MS
         {
             self.woken_at_ms = now_ms;

@@ -236,7 +236,7 @@ impl Ledger {
         }
     }
 
-    /// Ledger time at which something would lapse if a commit came then. `None`: nothing waits.
+    /// Ledger time from which on something may lapse with the next commit; for leases see [`Ledger::look_ahead`]. `None`: nothing waits.
     pub fn next_deadline_ms(&self) -> Option<u64> {
         let sweep = match (self.indexes.sweeps.is_empty(), self.brake.on) {
             (true, _) => None,

@@ -230,6 +230,24 @@ impl Ledger {
         }
     }
 
+    /// Looks again at the leases that could have lapsed by `now_ms` (Unix ms, after the last commit), and remembers until when they
+    /// hold by what was said since they were last looked at. Changes what [`Ledger::next_deadline_ms`] knows and nothing else:
+    /// no outcome and no root.
+    pub fn look_ahead(&mut self, now_ms: u64) {
+        let until_ms = self.clock.active_ms + now_ms.saturating_sub(self.clock.time_ms);
+        let due = self.indexes.lease_looks.iter();
+        let due: Vec<_> = due
+            .take_while(|(look_ms, _)| *look_ms <= until_ms)
+            .copied()
+            .collect();
+        for (look_ms, id) in due {
+            if let Some(lapse_ms) = self.lapse_at(id).filter(|lapse_ms| *lapse_ms > look_ms) {
+                self.indexes.lease_looks.remove(&(look_ms, id));
+                self.indexes.lease_looks.insert((lapse_ms, id));
+            }
+        }
+    }
+
     /// Lets leases lapse whose time has come. Costs the machines whose earliest possible lapse has passed, not all.
     pub(super) fn lapse_leases(&mut self) {
         let now_ms = self.clock.active_ms;
