@@ -9,6 +9,12 @@ use crate::graph::{Graph, Handle};
 use crate::ids::{CommitIndex, Digest, Round};
 use crate::parameters::Parameters;
 
+/// A commit without transactions is a checkpoint once this part of the checkpoint interval has passed since the last one: a
+/// lone transaction's is one at once, and a stream's are not with every wave of rounds. docs/protocol.md 9.1
+const QUIET_SHARE: u64 = 20;
+/// Or so many rounds: commit time may stand still, for clocks that were set back.
+const QUIET_ROUNDS: u64 = 50;
+
 /// The state that one commit leaves to the next.
 #[derive(Debug)]
 pub(crate) struct Linearizer {
@@ -22,6 +28,7 @@ pub(crate) struct Linearizer {
     /// Whether a commit since the last checkpoint had transactions.
     unsealed: bool,
     last_checkpoint_ms: u64,
+    last_checkpoint_round: Round,
 }
 
 impl Linearizer {
@@ -36,6 +43,7 @@ impl Linearizer {
             time_ms: start.time_ms,
             unsealed: false,
             last_checkpoint_ms: start.time_ms,
+            last_checkpoint_round: Round(0),
         }
     }
 
@@ -60,7 +68,7 @@ impl Linearizer {
         let events = self.output(graph, leader);
         let time_ms = self.time_ms.max(self.median_ms(graph, leader));
         let transactions = events.iter().any(|event| event.transaction_count() > 0);
-        let is_checkpoint = self.is_checkpoint(transactions, time_ms);
+        let is_checkpoint = self.is_checkpoint(transactions, time_ms, leader.round);
         let leader = *graph
             .node(leader)
             .expect("leaders are above the floor")
@@ -153,14 +161,23 @@ impl Linearizer {
     }
 
     /// docs/protocol.md 9.1
-    fn is_checkpoint(&mut self, transactions: bool, time_ms: u64) -> bool {
-        let ends_run = self.unsealed && !transactions;
+    fn is_checkpoint(&mut self, transactions: bool, time_ms: u64, round: Round) -> bool {
         self.unsealed |= transactions;
-        let due = self.unsealed && time_ms >= self.last_checkpoint_ms + self.checkpoint_interval_ms;
-        if ends_run || due {
+        let since_ms = time_ms - self.last_checkpoint_ms;
+        let passed = since_ms >= self.checkpoint_interval_ms;
+        let quiet = !transactions
+            && (since_ms >= self.checkpoint_interval_ms / QUIET_SHARE
+                || round >= self.last_checkpoint_round.ahead(QUIET_ROUNDS));
+        let due = self.unsealed && (passed || quiet);
+        if due {
             self.unsealed = false;
             self.last_checkpoint_ms = time_ms;
+            self.last_checkpoint_round = round;
         }
-        ends_run || due
+        due
     }
 }
+
+#[cfg(test)]
+#[path = "linearizer_tests.rs"]
+mod tests;
