@@ -14,6 +14,8 @@ use crate::parameters::Parameters;
 const QUIET_SHARE: u64 = 20;
 /// Or so many rounds: commit time may stand still, for clocks that were set back.
 const QUIET_ROUNDS: u64 = 50;
+/// A checkpoint also comes after so many intervals without one: state changes with time alone too, and epochs end at checkpoints.
+const REST_INTERVALS: u64 = 60;
 
 /// The state that one commit leaves to the next.
 #[derive(Debug)]
@@ -168,7 +170,8 @@ impl Linearizer {
         let quiet = !transactions
             && (since_ms >= self.checkpoint_interval_ms / QUIET_SHARE
                 || round >= self.last_checkpoint_round.ahead(QUIET_ROUNDS));
-        let due = self.unsealed && (passed || quiet);
+        let rested = since_ms / REST_INTERVALS >= self.checkpoint_interval_ms;
+        let due = rested || (self.unsealed && (passed || quiet));
         if due {
             self.unsealed = false;
             self.last_checkpoint_ms = time_ms;

@@ -26,6 +26,7 @@ fn a_lone_transaction_is_sealed_by_the_next_commit_without_any() {
     assert!(!commit(&mut linearizer, true, 61, 3));
     assert!(commit(&mut linearizer, false, 61, 4));
     assert!(!commit(&mut linearizer, false, 5_000, 9));
+    assert!(!commit(&mut linearizer, false, 60_060, 70));
 }
 
 #[test]
@@ -62,4 +63,13 @@ fn a_time_that_stands_still_leaves_nothing_unsealed() {
     }
     assert!(commit(&mut linearizer, false, 0, QUIET_ROUNDS));
     assert!(!commit(&mut linearizer, false, 0, 2 * QUIET_ROUNDS));
+}
+
+#[test]
+fn at_rest_there_is_a_checkpoint_every_sixty_intervals() {
+    let mut linearizer = linearizer();
+    let sealed: Vec<u64> = (0..200)
+        .filter(|second| commit(&mut linearizer, false, 1_000 * second, second + 1))
+        .collect();
+    assert_eq!(sealed, [60, 120, 180]);
 }

@@ -271,9 +271,10 @@ fn no_quorum_for_any_root_does_not_spin() {
     cluster.submit(0, "something");
     cluster.run_for(60_000);
     let before = cluster.pushed[0];
-    cluster.run_for(20_000);
+    cluster.run_for(60_000);
+    // A heartbeat a second, and fifty rounds after the one checkpoint of a network at rest.
     assert!(
-        cluster.pushed[0] - before <= 21,
+        cluster.pushed[0] - before <= 61 + 50,
         "{} events",
         cluster.pushed[0] - before
     );
