@@ -38,11 +38,17 @@ impl Schedule {
         self.start_ns + (number as f64 * 1e9 / self.rate) as u64
     }
 
-    /// How many are due by then.
+    /// How many are due by then, the first of them at the start; none at the end and after.
     pub fn due_by(&self, now_ns: u64) -> u64 {
-        let until = now_ns.min(self.end_ns());
-        let since = until.saturating_sub(self.start_ns);
-        (since as f64 * self.rate / 1e9) as u64
+        if self.rate <= 0.0 || now_ns < self.start_ns {
+            return 0;
+        }
+        let periods = |until_ns: u64| (until_ns - self.start_ns) as f64 * self.rate / 1e9;
+        if now_ns < self.end_ns() {
+            periods(now_ns) as u64 + 1
+        } else {
+            periods(self.end_ns()).ceil() as u64
+        }
     }
 
     /// When measuring begins.
@@ -67,7 +73,7 @@ pub fn feed(schedule: &Schedule, mut submit: impl FnMut(Range<u64>)) -> u64 {
     while sent < schedule.due_by(schedule.end_ns()) {
         let due = schedule.due_by(now_ns());
         if due <= sent {
-            let wait_ns = schedule.due_ns(sent + 1).saturating_sub(now_ns());
+            let wait_ns = schedule.due_ns(sent).saturating_sub(now_ns());
             std::thread::sleep(Duration::from_nanos(wait_ns).max(TICK));
             continue;
         }

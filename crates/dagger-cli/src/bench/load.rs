@@ -34,7 +34,7 @@ pub fn feed(schedule: &Schedule, tick: Duration, submit: impl Fn(Range<u64>) -> 
     while sent < schedule.due_by(schedule.end_ns()) {
         let due = schedule.due_by(now_ns());
         if due <= sent {
-            let wait_ns = schedule.due_ns(sent + 1).saturating_sub(now_ns());
+            let wait_ns = schedule.due_ns(sent).saturating_sub(now_ns());
             std::thread::sleep(Duration::from_nanos(wait_ns).max(tick));
             continue;
         }
