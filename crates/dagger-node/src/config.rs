@@ -55,6 +55,10 @@ pub struct NodeConfig {
     /// The program that is started as a VM's shim; absent means this program itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shim_exe: Option<PathBuf>,
+    /// The control group below which guests' own are made, from the root of the host's hierarchies; absent means the one that
+    /// systemd delegated, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<PathBuf>,
     /// For tests: a file in the data directory that says which faults to have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub faults: Option<PathBuf>,

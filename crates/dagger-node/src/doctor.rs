@@ -375,7 +375,23 @@ fn hosting(shared: &Shared) -> Vec<CheckView> {
             format!("guests run as the daemon's user: who breaks out of QEMU is the node. {why}"),
         ),
     };
-    vec![qemu, kvm, pasta, users]
+    vec![qemu, kvm, pasta, users, bounds(host.guest_bounds())]
+}
+
+/// What control groups hold guests to.
+fn bounds(found: Result<(Vec<dagger_vmm::Resource>, String), String>) -> CheckView {
+    const UNBOUNDED: &str = "an emulator that was taken over may use more than its guest was given";
+    let (verdict, text) = match found {
+        Ok((bounds, text)) if bounds == dagger_vmm::Resource::ALL => {
+            (Verdict::Ok, format!("bounded are {text}"))
+        }
+        Ok((_, text)) => (
+            Verdict::Warn,
+            format!("only {text} are bounded: of the rest {UNBOUNDED}"),
+        ),
+        Err(why) => (Verdict::Warn, format!("none: {UNBOUNDED}. {why}")),
+    };
+    check("guest bounds", verdict, text)
 }
 
 #[cfg(test)]

@@ -55,6 +55,19 @@ fn use_of_a_directory_is_what_its_files_take_up() {
 }
 
 #[test]
+fn guests_are_bounded_only_if_all_is() {
+    use dagger_vmm::Resource;
+    let some = |which: &[Resource]| bounds(Ok((which.to_vec(), "/x".into())));
+    let all = some(&Resource::ALL);
+    assert_eq!(all.verdict, Verdict::Ok);
+    let without_memory = some(&[Resource::Cpu, Resource::Pids]);
+    assert_eq!(without_memory.verdict, Verdict::Warn);
+    let none = bounds(Err("no control group was delegated".into()));
+    assert_eq!(none.verdict, Verdict::Warn);
+    assert!(none.text.contains("was delegated"), "{}", none.text);
+}
+
+#[test]
 fn few_open_files_and_a_loose_durability_are_warned_of() {
     assert_eq!(open_files(1_024).verdict, Verdict::Warn);
     assert_eq!(open_files(65_536).verdict, Verdict::Ok);

@@ -330,7 +330,8 @@ fn open_host(node: &NodeHandle) -> Option<dagger_vmm::Host> {
             return None;
         }
     };
-    let host = dagger_vmm::Host::open(config.data_dir.join("vms"), exe);
+    let dir = config.data_dir.join("vms");
+    let host = dagger_vmm::Host::with_cgroup(dir, exe, config.cgroup.as_deref());
     host.inspect_err(|e| no_host(node, e.code(), &e.to_string()))
         .ok()
 }

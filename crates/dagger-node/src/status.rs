@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
 use dagger_client::api::{
-    CheckpointView, ConsensusStatus, LedgerStatus, MemberView, NodeState, NodeStatus, PeerView,
-    Reason,
+    CheckpointView, ConsensusStatus, GuestsView, LedgerStatus, MemberView, NodeState, NodeStatus,
+    PeerView, Reason,
 };
 use dagger_ledger::Key;
 use shadowgraph::{MemberIndex, ReplicaStatus};
@@ -47,12 +47,26 @@ pub(crate) fn node_status(shared: &Shared) -> NodeStatus {
         started_at_ms: shared.started_at_ms,
         seat: shared.seat().map(|s| s.0),
         machine,
+        guests: shared.ways.host().map(guests),
         consensus: consensus(shared, &replica),
         ledger,
         outcomes: shared.outcomes.status(),
         checkpoint: checkpoint(shared),
         peers: peers(shared, &replica),
         problems,
+    }
+}
+
+fn guests(host: &dagger_vmm::Host) -> GuestsView {
+    match host.guest_bounds() {
+        Ok((bounds, text)) => GuestsView {
+            bounds: bounds.iter().map(ToString::to_string).collect(),
+            text,
+        },
+        Err(text) => GuestsView {
+            bounds: Vec::new(),
+            text,
+        },
     }
 }
 

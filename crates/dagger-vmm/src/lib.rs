@@ -7,6 +7,7 @@
 //! **Architecture invariant:** nothing here knows the ledger, the network or the API. Times that decide (leases) are
 //! CLOCK_BOOTTIME; Unix times are for showing.
 
+mod cgroup;
 mod clock;
 mod control;
 mod error;
@@ -23,6 +24,7 @@ mod status;
 mod uids;
 mod vmm;
 
+pub use cgroup::Resource;
 pub use clock::boottime_ms;
 pub use error::VmmError;
 pub use fake::FakeVmm;

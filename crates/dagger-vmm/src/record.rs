@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Parent;
 use crate::qemu::aio::Aio;
 use crate::spec::InstanceSpec;
 use crate::status::InstanceStatus;
@@ -46,12 +47,36 @@ pub struct Launch {
     /// Who QEMU runs as.
     #[serde(default)]
     pub user: GuestUser,
+    /// The control group that QEMU is put into.
+    #[serde(default)]
+    pub group: GuestGroup,
     /// Where this host's verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog, CLOCK_BOOTTIME ms.
     pub lease_deadline_boottime_ms: Option<u64>,
     /// Boot of the host to which the deadline belongs.
     pub boot_id: String,
+}
+
+/// Where a shim makes its instance's control group.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GuestGroup {
+    /// Below these, by this name.
+    Below {
+        /// The groups that were given to the daemon.
+        parents: Vec<Parent>,
+        /// The instance's own.
+        name: String,
+    },
+    /// Nowhere, and why.
+    None(String),
+}
+
+impl Default for GuestGroup {
+    fn default() -> Self {
+        Self::None("it was prepared by an older program".into())
+    }
 }
 
 /// What a shim leaves behind.

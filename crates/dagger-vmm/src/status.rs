@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Resource;
 use crate::spec::{Accelerator, InstanceId};
 
 /// Why an instance no longer runs. Stable: these appear on the ledger and in the API.
@@ -104,6 +105,12 @@ pub struct Confinement {
     pub own_user: bool,
     /// As whom, for people.
     pub text: String,
+    /// What a control group bounds.
+    #[serde(default)]
+    pub bounds: Vec<Resource>,
+    /// How, or why something is not bounded, for people.
+    #[serde(default)]
+    pub bounds_text: String,
 }
 
 /// One instance as this host sees it.

@@ -280,8 +280,14 @@ async fn what_the_guest_never_took_is_offered_again_and_what_it_took_is_waited_f
     let qemu = script(dir.path(), &forwarding(port));
     let data = dir.path().join("data");
     // Without `pasta` the shim stays in this test's network, where the listener is.
-    let host = Host::with_programs(data.clone(), shim(), qemu, dir.path().join("no-pasta"))
-        .expect("it opens");
+    let host = Host::with_programs(
+        data.clone(),
+        shim(),
+        qemu,
+        dir.path().join("no-pasta"),
+        None,
+    )
+    .expect("it opens");
     let spec = spec(dir.path());
     host.start(&spec, None).await.expect("it starts");
     until_up(&host, ID).await;

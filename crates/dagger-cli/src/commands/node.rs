@@ -165,6 +165,7 @@ fn show(status: &NodeStatus) -> Done {
             "machine",
             status.machine.clone().unwrap_or_else(|| "none".to_owned()),
         ),
+        ("guests", guests(status)),
         (
             "round",
             format!(
@@ -237,6 +238,14 @@ fn show(status: &NodeStatus) -> Done {
         output::line(&format!("problem: {} [{}]", problem.text, problem.code))?;
     }
     Ok(())
+}
+
+fn guests(status: &NodeStatus) -> String {
+    match &status.guests {
+        None => "none here".to_owned(),
+        Some(guests) if guests.bounds.is_empty() => format!("not bounded: {}", guests.text),
+        Some(guests) => format!("bounded: {}", guests.text),
+    }
 }
 
 fn outcomes(status: &NodeStatus) -> String {

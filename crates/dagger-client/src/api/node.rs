@@ -29,6 +29,9 @@ pub struct NodeStatus {
     /// Name of its machine on the ledger, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
+    /// What holds the VMs that it runs; absent if it runs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guests: Option<GuestsView>,
     /// State of consensus.
     pub consensus: ConsensusStatus,
     /// State of execution.
@@ -57,6 +60,15 @@ pub enum NodeState {
     Ready,
     /// Stopped for good; `problems` says why.
     Halted,
+}
+
+/// What holds the VMs on a node's host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GuestsView {
+    /// What a control group bounds for each of them: some of `memory`, `cpu`, `pids`.
+    pub bounds: Vec<String>,
+    /// Where the groups are, or why there are none and what to do.
+    pub text: String,
 }
 
 /// State of consensus on one node.

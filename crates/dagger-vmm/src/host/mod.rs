@@ -24,6 +24,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::cgroup::{self, Parents, Resource};
 use crate::clock::boottime_ms;
 use crate::control::{Request, Response};
 use crate::error::VmmError;
@@ -55,6 +56,10 @@ struct Shared {
     exe: PathBuf,
     qemu: PathBuf,
     pasta: PathBuf,
+    /// Where guests' control groups are made.
+    parents: Parents,
+    /// What their names begin with.
+    group_prefix: String,
     /// What QEMU here can use for disks, once it was asked.
     aio: tokio::sync::OnceCell<Aio>,
     /// One transition per instance at a time.
@@ -69,7 +74,19 @@ impl Host {
     /// # Errors
     /// [`VmmError::Io`].
     pub fn open(dir: PathBuf, exe: PathBuf) -> Result<Self, VmmError> {
-        Self::with_programs(dir, exe, PathBuf::from(QEMU), PathBuf::from(PASTA))
+        Self::with_programs(dir, exe, PathBuf::from(QEMU), PathBuf::from(PASTA), None)
+    }
+
+    /// Like [`Host::open`]; guests' control groups are made below the one of this name in the host's hierarchies.
+    ///
+    /// # Errors
+    /// [`VmmError::Io`].
+    pub fn with_cgroup(
+        dir: PathBuf,
+        exe: PathBuf,
+        cgroup: Option<&Path>,
+    ) -> Result<Self, VmmError> {
+        Self::with_programs(dir, exe, PathBuf::from(QEMU), PathBuf::from(PASTA), cgroup)
     }
 
     /// Like [`Host::open`], with another QEMU: a path, or a name looked up in `PATH`.
@@ -77,10 +94,11 @@ impl Host {
     /// # Errors
     /// [`VmmError::Io`].
     pub fn with_qemu(dir: PathBuf, exe: PathBuf, qemu: PathBuf) -> Result<Self, VmmError> {
-        Self::with_programs(dir, exe, qemu, PathBuf::from(PASTA))
+        Self::with_programs(dir, exe, qemu, PathBuf::from(PASTA), None)
     }
 
-    /// Like [`Host::with_qemu`], with another `pasta`. Without it guests reach nothing.
+    /// Like [`Host::with_qemu`], with another `pasta` (without it guests reach nothing), and a control group as in
+    /// [`Host::with_cgroup`].
     ///
     /// # Errors
     /// [`VmmError::Io`].
@@ -89,6 +107,7 @@ impl Host {
         exe: PathBuf,
         qemu: PathBuf,
         pasta: PathBuf,
+        cgroup: Option<&Path>,
     ) -> Result<Self, VmmError> {
         let make = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         make.map_err(|e| VmmError::io("making", &dir, e))?;
@@ -97,6 +116,8 @@ impl Host {
             .map_err(|e| VmmError::io("finding", &dir, e))?;
         let host = Self {
             shared: Arc::new(Shared {
+                parents: cgroup::find(cgroup),
+                group_prefix: cgroup::prefix(&dir),
                 dir,
                 exe,
                 qemu,
@@ -107,7 +128,19 @@ impl Host {
             }),
         };
         host.finish_removals()?;
+        // Of shims that were killed: their groups are empty, for QEMU dies with its shim.
+        let dir = &host.shared.dir;
+        host.sweep_groups(|id| {
+            Lock::is_held(&dir.join(id)).unwrap_or_else(|_| dir.join(id).exists())
+        });
         Ok(host)
+    }
+
+    /// Removes the control groups of instances that do not live.
+    fn sweep_groups(&self, lives: impl Fn(&str) -> bool) {
+        if let Ok(parents) = &self.shared.parents {
+            cgroup::sweep(parents, &self.shared.group_prefix, lives);
+        }
     }
 
     /// Deletes what an interrupted `remove` left.
@@ -154,6 +187,17 @@ impl Host {
         uids::range()
     }
 
+    /// What control groups hold guests to, and how, for people.
+    ///
+    /// # Errors
+    /// Why none do, and what to do.
+    pub fn guest_bounds(&self) -> Result<(Vec<Resource>, String), String> {
+        let parents = self.shared.parents.as_ref().map_err(Clone::clone)?;
+        let mut bounds: Vec<_> = parents.iter().flat_map(|p| p.resources.clone()).collect();
+        bounds.sort_unstable();
+        Ok((bounds, cgroup::describe(parents)))
+    }
+
     /// What this QEMU can use for disks: asked once.
     async fn aio(&self, qemu: &Path) -> Aio {
         *self.shared.aio.get_or_init(|| Aio::best(qemu)).await
@@ -184,6 +228,8 @@ impl Host {
             pasta: self.find_pasta(),
             aio,
             users: uids::range(),
+            parents: self.shared.parents.clone(),
+            group_prefix: self.shared.group_prefix.clone(),
             accel_file: self.shared.dir.join("accel.json"),
             lease_deadline_boottime_ms,
         };
@@ -358,7 +404,10 @@ impl Host {
             .shared
             .dir
             .join(format!("{REMOVED_PREFIX}{id}-{}", crate::clock::unix_ms()));
+        let host = self.clone();
         let deleted = tokio::task::spawn_blocking(move || {
+            // Nobody else's: the lock says that neither shim nor QEMU live.
+            host.sweep_groups(|other| other != id.to_string());
             fs::rename(&dir, &doomed).map_err(|e| VmmError::io("moving away", &dir, e))?;
             drop(lock);
             fs::remove_dir_all(&doomed).map_err(|e| VmmError::io("deleting", &doomed, e))

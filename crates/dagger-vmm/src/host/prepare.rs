@@ -7,12 +7,15 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::cgroup::Parents;
 use crate::clock::boot_id;
 use crate::error::VmmError;
 use crate::qcow2;
 use crate::qemu::aio::Aio;
 use crate::qemu::args::{DISK_FILE, SEED_FILE, UEFI_CODE, UEFI_VARS, UEFI_VARS_FILE};
-use crate::record::{LAUNCH_FILE, Launch, Lock, STATE_FILE, read_json, write_atomically};
+use crate::record::{
+    GuestGroup, LAUNCH_FILE, Launch, Lock, STATE_FILE, read_json, write_atomically,
+};
 use crate::seed;
 use crate::spec::{BootSource, DiskFormat, Firmware, InstanceSpec};
 use crate::uids::{self, GuestUser};
@@ -35,6 +38,10 @@ pub struct Plan {
     pub aio: Aio,
     /// The users that guests may run as.
     pub users: Result<Range<u32>, String>,
+    /// Where guests' control groups may be made.
+    pub parents: Parents,
+    /// What their names begin with.
+    pub group_prefix: String,
     /// Where the verdict on KVM is kept.
     pub accel_file: PathBuf,
     /// First deadline of the watchdog.
@@ -91,6 +98,7 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
         pasta: plan.pasta.clone(),
         aio: plan.aio,
         user: user(plan),
+        group: group(plan),
         accel_file: plan.accel_file.clone(),
         lease_deadline_boottime_ms: plan.lease_deadline_boottime_ms,
         boot_id: boot_id(),
@@ -99,6 +107,17 @@ pub fn prepare(plan: &Plan) -> Result<Prepared, VmmError> {
     write_atomically(&launch_file, &bytes).map_err(|e| VmmError::io("writing", launch_file, e))?;
     remove_if_there(&dir.join(KEPT_DISK_MARK))?;
     Ok(Prepared::Ready)
+}
+
+/// Where the shim makes the instance's control group.
+fn group(plan: &Plan) -> GuestGroup {
+    match &plan.parents {
+        Ok(parents) => GuestGroup::Below {
+            parents: parents.clone(),
+            name: format!("{}{}", plan.group_prefix, plan.spec.id),
+        },
+        Err(why) => GuestGroup::None(why.clone()),
+    }
 }
 
 /// A user that no other instance of this host has.

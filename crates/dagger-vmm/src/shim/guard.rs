@@ -208,8 +208,10 @@ pub struct Ending {
     pub sigkill: bool,
     /// QEMU ended with status 0.
     pub success: bool,
-    /// The kernel killed processes for lack of memory lately.
+    /// The kernel killed QEMU for lack of memory; where its own kills are not counted, it killed some process lately.
     pub out_of_memory: bool,
+    /// Most memory that QEMU could have, if a control group bounds it.
+    pub memory_mib: Option<u64>,
     /// How the process ended, in words.
     pub exit: String,
     /// QEMU's last complaints.
@@ -245,8 +247,14 @@ pub fn judge(ending: &Ending) -> (StopCode, String) {
         );
     }
     if ending.sigkill && ending.out_of_memory {
-        let text = "the host ran out of memory and its kernel killed the VM; run fewer or smaller VMs there";
-        return (StopCode::OutOfMemory, text.into());
+        let text = match ending.memory_mib {
+            None => "the host ran out of memory and its kernel killed the VM; run fewer or smaller VMs there".into(),
+            Some(most) => format!(
+                "the kernel killed the VM for lack of memory: its emulator wanted more than its bound of {most} MiB, or the host had \
+                 none left; the host's kernel log says which"
+            ),
+        };
+        return (StopCode::OutOfMemory, text);
     }
     if complaints.contains("No space left on device") {
         return (

@@ -15,6 +15,7 @@ use nix::unistd::{Pid, getpid, getppid};
 
 use super::files::Files;
 use super::user::{Become, User};
+use crate::cgroup::{EMULATOR_THREADS, Entry};
 use crate::qemu::args::{Handed, arguments};
 use crate::record::{Launch, Lock};
 use crate::spec::{Accelerator, InstanceSpec};
@@ -41,6 +42,7 @@ pub fn spawn(
     lock: &Lock,
     internet: bool,
     user: &User,
+    group: Entry,
 ) -> io::Result<Spawned> {
     let (qmp, qmp_theirs) = UnixStream::pair()?;
     let (console, console_theirs) = UnixStream::pair()?;
@@ -64,6 +66,7 @@ pub fn spawn(
         &mut command,
         Confined {
             shim: getpid(),
+            group,
             become_user: user.becoming(accelerator),
             most: Most::of(&launch.spec),
             lock: lock.raw_fd(),
@@ -87,6 +90,7 @@ pub fn spawn(
 #[derive(Clone, Copy)]
 struct Confined {
     shim: Pid,
+    group: Entry,
     become_user: Become,
     most: Most,
     lock: RawFd,
@@ -109,8 +113,7 @@ impl Most {
             file_bytes: spec.disk_mib * MIB + spec.disk_mib * 1024 + 64 * MIB,
             // Memory of its own that it can write to: the guest's, translated code, and its threads' stacks of 8 MiB.
             memory_bytes: (spec.memory_mib + 2048 + 8 * u64::from(spec.vcpus)) * MIB,
-            // One for each virtual CPU; most of the others wait for disks, 64 of them for each.
-            threads: u64::from(spec.vcpus) + 256,
+            threads: u64::from(spec.vcpus) + EMULATOR_THREADS,
         }
     }
 
@@ -130,6 +133,8 @@ impl Most {
 fn confine(command: &mut Command, this: Confined) {
     let between_fork_and_exec = move || {
         step_back();
+        // As the shim's user, for the guest's may not.
+        this.group.enter()?;
         this.become_user.now()?;
         // QEMU dies with its shim, whatever ends the shim. Asked for here: becoming another user forgets it.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -178,7 +183,7 @@ pub fn describe(exit: ExitStatus) -> String {
     }
 }
 
-/// Kernel's count of processes killed for lack of memory since boot.
+/// Kernel's count of processes killed for lack of memory since boot: all that is known where QEMU's own are not counted.
 pub fn oom_kills() -> u64 {
     let vmstat = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
     vmstat

@@ -48,6 +48,7 @@ pub struct Running {
     pub panicked: bool,
     pub shutdown: Option<String>,
     pub complaints: Vec<u8>,
+    /// The host's count of such kills, a moment ago.
     pub oom_kills: u64,
     /// Why the accelerator on trial was given up.
     pub trial_failed: Option<&'static str>,

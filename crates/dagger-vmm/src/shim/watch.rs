@@ -22,11 +22,12 @@ use super::guard::{Action, Ending, Guard, judge};
 use super::process;
 use super::running::{Running, Waiting};
 use super::user::User;
+use crate::cgroup::{Group, Resource};
 use crate::clock::{boot_id, boottime_ms, unix_ms};
 use crate::control::{Request, Response};
 use crate::qemu::accel;
 use crate::record::{
-    CONSOLE_FILE, CONTROL_SOCKET, Launch, Lock, STATE_FILE, State, write_atomically,
+    CONSOLE_FILE, CONTROL_SOCKET, GuestGroup, Launch, Lock, STATE_FILE, State, write_atomically,
 };
 use crate::spec::{AccelChoice, Accelerator};
 use crate::status::{Confinement, InstanceState, InstanceStatus, Network, StopCode, StopMode};
@@ -46,6 +47,8 @@ pub struct Watch {
     ring: ConsoleRing,
     egress: Option<Egress>,
     user: User,
+    /// What holds QEMU, while it runs.
+    group: Option<Group>,
     pub(super) running: Option<Running>,
     /// Those who wait for the end.
     mourners: Vec<Token>,
@@ -123,6 +126,7 @@ impl Watch {
             ring,
             egress: egress.ok(),
             user,
+            group: None,
             running: None,
             mourners: Vec::new(),
             signals,
@@ -164,13 +168,18 @@ impl Watch {
         if let Err(error) = user.try_out(accelerator) {
             user.give_up(&error.to_string());
         }
-        self.status.confinement = Some(confinement(&user));
+        // Away with the one of an accelerator before.
+        self.group = None;
+        let (group, bounds) = self.make_group();
+        self.group = group;
+        self.status.confinement = Some(confinement(&user, bounds));
         let process = match process::spawn(
             &self.launch,
             accelerator,
             &self.lock,
             self.egress.is_some(),
             &user,
+            self.group.as_ref().map(Group::entry).unwrap_or_default(),
         ) {
             Ok(process) => process,
             Err(error) => {
@@ -187,6 +196,18 @@ impl Watch {
         self.guard.started(boottime_ms(), on_trial);
         self.running = Some(Running::new(process, accelerator));
         self.keep_status();
+    }
+
+    /// The instance's control group, what it bounds, and that in words.
+    fn make_group(&self) -> (Option<Group>, (Vec<Resource>, String)) {
+        match &self.launch.group {
+            GuestGroup::Below { parents, name } => {
+                let group = Group::make(parents, name, &self.launch.spec);
+                let bounds = group.describe();
+                (Some(group), bounds)
+            }
+            GuestGroup::None(why) => (None, (Vec::new(), why.clone())),
+        }
     }
 
     /// Serves until QEMU has ended and its end is written down.
@@ -523,7 +544,11 @@ impl Watch {
             shutdown: running.shutdown.clone(),
             sigkill: exit.signal() == Some(Signal::SIGKILL as i32),
             success: exit.success(),
-            out_of_memory: process::oom_kills() > running.oom_kills,
+            out_of_memory: match self.group.as_ref().and_then(Group::oom_kills) {
+                Some(own) => own > 0,
+                None => process::oom_kills() > running.oom_kills,
+            },
+            memory_mib: self.group.as_ref().and_then(Group::memory_mib),
             exit: process::describe(exit),
             complaints,
         }
@@ -558,12 +583,19 @@ impl Watch {
         self.status.stopped_ms = Some(unix_ms());
         self.status.state = InstanceState::Stopped { code, text };
         self.keep_status();
+        // Whatever else is still in it ends with it.
+        self.group = None;
     }
 }
 
-fn confinement(user: &User) -> Confinement {
+fn confinement(user: &User, (bounds, bounds_text): (Vec<Resource>, String)) -> Confinement {
     let (own_user, text) = user.describe();
-    Confinement { own_user, text }
+    Confinement {
+        own_user,
+        text,
+        bounds,
+        bounds_text,
+    }
 }
 
 fn describe(egress: &Result<Egress, String>) -> Network {
