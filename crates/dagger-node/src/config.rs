@@ -13,7 +13,7 @@ use std::{
 use dagger_ledger::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::{error::NodeError, host::Offer};
+use crate::{error::NodeError, host::Offer, images::ImagesLimits};
 
 /// How much a write must survive before a node counts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -75,6 +75,45 @@ pub struct NodeConfig {
     /// Bounds on disk use.
     #[serde(default)]
     pub store: StoreConfig,
+    /// Bounds on images.
+    #[serde(default)]
+    pub images: ImagesConfig,
+}
+
+/// Settings of the store of images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Room for images, in GiB; the least recently used go first.
+    #[serde(default = "default_cache_gib")]
+    pub cache_gib: u64,
+    /// The largest file that may be uploaded, in GiB.
+    #[serde(default = "default_upload_gib")]
+    pub upload_gib: u64,
+    /// What other nodes are sent of images, all together, in MiB a second; 0 for no bound.
+    #[serde(default)]
+    pub serve_mib_per_s: u64,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            cache_gib: default_cache_gib(),
+            upload_gib: default_upload_gib(),
+            serve_mib_per_s: 0,
+        }
+    }
+}
+
+impl ImagesConfig {
+    /// The same in bytes.
+    pub fn limits(&self) -> ImagesLimits {
+        ImagesLimits {
+            cache_bytes_max: self.cache_gib.saturating_mul(1 << 30),
+            upload_bytes_max: self.upload_gib.saturating_mul(1 << 30),
+            serve_bytes_per_s: self.serve_mib_per_s.saturating_mul(1 << 20),
+        }
+    }
 }
 
 /// What customers' VMs may open on this host.
@@ -210,6 +249,12 @@ fn newest_protocol_version() -> u32 {
 fn default_publish_ports() -> (u16, u16) {
     // Those below are the operator's.
     (1024, u16::MAX)
+}
+fn default_cache_gib() -> u64 {
+    64
+}
+fn default_upload_gib() -> u64 {
+    16
 }
 fn default_true() -> bool {
     true

@@ -71,7 +71,8 @@ impl Node {
             Some(addr) => Some(listen_api(addr).await?),
             None => None,
         };
-        let images = Images::open(&dir.join("blobs"), endpoint.clone())
+        let limits = config.images.limits();
+        let images = Images::open_with(&dir.join("blobs"), endpoint.clone(), limits)
             .await
             .map_err(|e| NodeError::Internal(format!("cannot open the image store: {e}")))?;
         let origin = Origin {

@@ -120,6 +120,8 @@ pub enum BenchVmPart {
     Tunnel,
     /// QEMU's options for a disk
     Disk,
+    /// An image from one and from three sources
+    Fetch,
 }
 
 #[derive(Args, Clone)]

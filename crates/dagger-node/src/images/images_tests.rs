@@ -353,6 +353,7 @@ async fn the_cache_is_bounded_and_evicts_what_was_used_least() {
     let limits = ImagesLimits {
         cache_bytes_max: 250_000,
         upload_bytes_max: 120_000,
+        ..ImagesLimits::default()
     };
     let b = peer_with(limits, Arc::new(|_| true)).await;
     let mut blobs = Vec::new();
@@ -467,4 +468,26 @@ async fn upkeep_frees_what_nobody_published_and_heals_what_rotted() {
         100_000,
         "it is still protected"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_sends_no_faster_than_it_may_to_all_who_ask_together() {
+    let limits = ImagesLimits {
+        serve_bytes_per_s: 8 * PIECE_BYTES,
+        ..ImagesLimits::default()
+    };
+    let source = peer_with(limits, Arc::new(|_| true)).await;
+    let data = noise(4 * PIECE_BYTES as usize, 77);
+    let (digest, size) = add(&source, &data).await;
+    let (a, b) = (peer().await, peer().await);
+    let began = std::time::Instant::now();
+    let fetch = |peer: &Peer| {
+        let (images, from) = (peer.images.clone(), vec![source.addr.clone()]);
+        async move { images.ensure(digest, size, from).await.unwrap() }
+    };
+    let ((path, _), _) = tokio::join!(fetch(&a), fetch(&b));
+    // A second for both. What comes before the pace holds is a moment's worth and what is under way in each of six requests.
+    let least = std::time::Duration::from_millis(900);
+    assert!(began.elapsed() >= least, "{:?}", began.elapsed());
+    assert_eq!(std::fs::read(path).unwrap(), data);
 }

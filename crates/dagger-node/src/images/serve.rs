@@ -7,7 +7,13 @@ use iroh::{
     endpoint::Connection,
     protocol::{AcceptError, ProtocolHandler},
 };
-use iroh_blobs::BlobsProtocol;
+use iroh_blobs::{
+    BlobsProtocol,
+    provider::events::{EventMask, EventSender, ProviderMessage, ThrottleMode},
+};
+use tokio::time::{Instant, sleep_until};
+
+use super::pace::Pace;
 
 /// Says whether a node key belongs to the network (a member's or a machine's on the ledger).
 pub type Admission = Arc<dyn Fn(&[u8; 32]) -> bool + Send + Sync>;
@@ -27,6 +33,28 @@ impl ImagesProtocol {
     pub(super) fn new(blobs: BlobsProtocol, admission: Admission) -> Self {
         ImagesProtocol { blobs, admission }
     }
+}
+
+/// Chunks (of 16 KiB) whose senders may wait for their turn.
+const WAITING_MAX: usize = 64;
+
+/// Holds back whoever sends, all together, to the pace: after each chunk in the order in which they were sent.
+pub(super) fn paced(mut pace: Pace) -> EventSender {
+    let mask = EventMask {
+        throttle: ThrottleMode::Intercept,
+        ..EventMask::DEFAULT
+    };
+    let (sender, mut messages) = EventSender::channel(WAITING_MAX, mask);
+    tokio::spawn(async move {
+        while let Some(message) = messages.recv().await {
+            if let ProviderMessage::Throttle(chunk) = message {
+                sleep_until(pace.sent(Instant::now(), chunk.inner.size)).await;
+                // Whoever has hung up meanwhile needs no answer.
+                let _ = chunk.tx.send(Ok(())).await;
+            }
+        }
+    });
+    sender
 }
 
 impl fmt::Debug for ImagesProtocol {

@@ -216,11 +216,12 @@ impl Cloud {
         }
     }
 
-    /// Process of the first node's daemon.
-    pub fn daemon(&self) -> Done<u32> {
-        let node = dev::node_process(&self.layout, &self.layout.manifest.nodes[0])?;
-        node.map(|pid| pid.as_raw().unsigned_abs())
-            .ok_or_else(|| not_understood("the first node does not run"))
+    /// Process of the daemon of the node of that number.
+    pub fn daemon(&self, node: usize) -> Done<u32> {
+        let process = dev::node_process(&self.layout, &self.layout.manifest.nodes[node])?;
+        process
+            .map(|pid| pid.as_raw().unsigned_abs())
+            .ok_or_else(|| not_understood(&format!("node {node} does not run")))
     }
 
     /// CPU time of all nodes and of this process so far, ms.

@@ -13,6 +13,8 @@ use crate::failure::Done;
 struct Weight {
     daemon_before: Memory,
     daemon: Memory,
+    /// What a node grew by meanwhile that hosts nothing: events and commits are the same.
+    without_vms: f64,
     shims: Vec<Memory>,
     shims_processes: usize,
 }
@@ -22,8 +24,8 @@ pub async fn measure(cloud: &Cloud, template: &Template, args: &BenchVmArgs) -> 
     let bare = alone(template, &names).await?;
     let (ours, listening, weight) = hosted(cloud, &names).await?;
     let many = f64::from(args.many);
-    let per_vm =
-        (weight.daemon.private as f64 - weight.daemon_before.private as f64) / many / 1024.0;
+    let grown = grown(&weight.daemon_before, &weight.daemon);
+    let per_vm = (grown - weight.without_vms) / many;
     let shims = |value: fn(&Memory) -> u64| {
         median(
             &weight
@@ -42,6 +44,8 @@ pub async fn measure(cloud: &Cloud, template: &Template, args: &BenchVmArgs) -> 
         Figure::new(BENCH, "at_once_over_bare", ours / bare, "times")
             .target(Some(Target::AtMost(1.1))),
         mib("daemon_private", weight.daemon.private as f64 / 1024.0),
+        mib("daemon_private_grown", grown),
+        mib("daemon_private_grown_without_vms", weight.without_vms),
         mib("daemon_private_per_vm", per_vm).target(Some(Target::AtMost(0.5))),
         mib("shim_resident_p50", shims(|m| m.rss)),
         mib("shim_pss_p50", shims(|m| m.pss)).target(Some(Target::AtMost(2.0))),
@@ -53,6 +57,11 @@ pub async fn measure(cloud: &Cloud, template: &Template, args: &BenchVmArgs) -> 
             "processes",
         ),
     ])
+}
+
+/// By how many MiB of its own a process grew.
+fn grown(before: &Memory, now: &Memory) -> f64 {
+    (now.private as f64 - before.private as f64) / 1024.0
 }
 
 /// Seconds until the last one's ssh server greets.
@@ -75,8 +84,16 @@ async fn alone(template: &Template, names: &[String]) -> Done<f64> {
 
 /// Seconds until the last one is on the ledger as running, and until the last one listened.
 async fn hosted(cloud: &Cloud, names: &[String]) -> Done<(f64, f64, Weight)> {
-    let daemon = cloud.daemon()?;
-    let daemon_before = guest::memory(daemon)?;
+    let daemon = cloud.daemon(0)?;
+    let others = [1, 2, 3].map(|node| cloud.daemon(node));
+    let others = others.into_iter().collect::<Done<Vec<_>>>()?;
+    let all_others = || {
+        others
+            .iter()
+            .map(|pid| guest::memory(*pid))
+            .collect::<Done<Vec<_>>>()
+    };
+    let (daemon_before, others_before) = (guest::memory(daemon)?, all_others()?);
     let started = now_ms();
     let digests = futures_util::future::join_all(names.iter().map(|name| cloud.submit(name))).await;
     for digest in digests {
@@ -99,6 +116,13 @@ async fn hosted(cloud: &Cloud, names: &[String]) -> Done<(f64, f64, Weight)> {
     let weight = Weight {
         daemon_before,
         daemon: guest::memory(daemon)?,
+        without_vms: median(
+            &others_before
+                .iter()
+                .zip(&all_others()?)
+                .map(|(before, now)| grown(before, now))
+                .collect::<Vec<_>>(),
+        ),
         shims_processes: shims.len(),
         shims,
     };

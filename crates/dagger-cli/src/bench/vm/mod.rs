@@ -6,6 +6,7 @@
 mod bare;
 mod cloud;
 mod disk;
+mod fetch;
 mod guest;
 mod many;
 mod start;
@@ -86,11 +87,19 @@ fn stopped() -> Failure {
 }
 
 async fn measure(root: &Path, args: &BenchVmArgs) -> Done<Vec<Figure>> {
+    let (parts, mut figures) = (&args.only, Vec::new());
+    if parts.contains(&BenchVmPart::Fetch) {
+        // Before there is a network, which would take a share of the processors.
+        figures.extend(fetch::measure(root, args).await?);
+    }
+    if parts.iter().all(|part| *part == BenchVmPart::Fetch) {
+        return Ok(figures);
+    }
     let cloud = Cloud::start(root, args).await?;
     let template = bare::Template::take(&cloud).await?;
-    let mut figures = Vec::new();
-    for part in &args.only {
+    for part in parts {
         figures.extend(match part {
+            BenchVmPart::Fetch => Vec::new(),
             BenchVmPart::Start => start::measure(&cloud, &template, args).await?,
             BenchVmPart::Tunnel => tunnel::measure(&cloud, &template, args).await?,
             BenchVmPart::Disk => disk::measure(&cloud, &template, args).await?,
