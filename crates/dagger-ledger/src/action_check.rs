@@ -267,9 +267,9 @@ fn proposed_change(change: &ProposedChange) -> Checked {
             check_text(add.address.as_deref().unwrap_or(""), 512).map_err(at("address"))?;
             within(add.weight, u32::MAX.into(), "weight")
         }
-        ProposedChange::OperatorRemove(of) | ProposedChange::OperatorReseat(of) => {
-            check_label(&of.operator).map_err(at("operator"))
-        }
+        ProposedChange::OperatorRemove(of)
+        | ProposedChange::OperatorRemoveAnyway(of)
+        | ProposedChange::OperatorReseat(of) => check_label(&of.operator).map_err(at("operator")),
         ProposedChange::Parameters(change) if change.is_empty() => {
             Err((Code::MissingField, "parameters"))
         }

@@ -85,7 +85,7 @@ codes! {
     AlreadyVoted = 51, "already_voted", "This operator has voted on that proposal.";
     LastOperator = 52, "last_operator", "The network needs at least one operator.";
     UnknownDelegation = 53, "unknown_delegation", "There is no such delegated key.";
-    TooFewSeats = 54, "too_few_seats", "Without that seat the network could bear no faulty member any more; admit another operator first.";
+    TooFewSeats = 54, "too_few_seats", "Without that seat the network could bear no faulty member any more; admit another operator first, or propose to remove it anyway.";
     TooManyLeave = 55, "too_many_leave", "More seats would leave with this epoch than may be faulty; try again once the next epoch has begun.";
     BadProof = 56, "bad_proof", "The proof does not prove that a member of this epoch or the one before signed two events of one round; see the detail.";
     AlreadyDone = 57, "already_done", "That was done before; nothing is left to do.";

@@ -49,6 +49,12 @@ fn remove(number: u64) -> ProposedChange {
     })
 }
 
+fn remove_anyway(number: u64) -> ProposedChange {
+    ProposedChange::OperatorRemoveAnyway(OperatorName {
+        operator: format!("operator-{number}"),
+    })
+}
+
 /// The consensus layer's signed header, written out by docs/protocol.md 2.1 to 2.4; `salt` tells twins apart.
 fn signed_header(chain: Digest, epoch: u64, round: u64, seat: u16, by: u64, salt: u8) -> Vec<u8> {
     let mut header = vec![1];
@@ -169,6 +175,33 @@ fn who_leaves_takes_no_more_than_the_network_can_bear() {
     assert_eq!(leave(&mut cloud, 3), Code::TooFewSeats);
     assert_eq!(decide(&mut cloud, &[0], remove(3)), Code::TooFewSeats);
     assert_eq!(cloud.ledger.committee().len(), 4);
+    cloud.ledger.invariants().expect("invariants");
+}
+
+#[test]
+fn operators_who_say_so_go_below_what_bears_a_fault() {
+    let mut cloud = Cloud::new(5);
+    // It is not a way around the other bounds.
+    assert_eq!(leave(&mut cloud, 4), Code::Ok);
+    assert_eq!(
+        decide(&mut cloud, &[0], remove_anyway(3)),
+        Code::TooManyLeave
+    );
+    cloud.checkpoint();
+    assert_eq!(decide(&mut cloud, &[0], remove(3)), Code::TooFewSeats);
+    assert_eq!(decide(&mut cloud, &[0, 1, 2], remove_anyway(3)), Code::Ok);
+    cloud.checkpoint();
+    assert_eq!(cloud.ledger.committee().len(), 3);
+    // Below that nothing more is lost, and all of them must agree.
+    assert_eq!(decide(&mut cloud, &[0, 1, 2], remove(2)), Code::Ok);
+    cloud.checkpoint();
+    assert_eq!(decide(&mut cloud, &[0, 1], remove_anyway(1)), Code::Ok);
+    cloud.checkpoint();
+    assert_eq!(cloud.ledger.committee().len(), 1);
+    assert_eq!(
+        decide(&mut cloud, &[0], remove_anyway(0)),
+        Code::LastOperator
+    );
     cloud.ledger.invariants().expect("invariants");
 }
 

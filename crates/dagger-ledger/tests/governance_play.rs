@@ -88,7 +88,8 @@ impl Match {
                     address: None,
                 })
             }
-            5..8 => ProposedChange::OperatorRemove(OperatorName { operator }),
+            5..7 => ProposedChange::OperatorRemove(OperatorName { operator }),
+            7 => ProposedChange::OperatorRemoveAnyway(OperatorName { operator }),
             8 => {
                 let quota = Quota {
                     vms: self.dice.roll(9),

@@ -281,6 +281,9 @@ pub enum OperatorCommand {
     ProposeRemove {
         /// Name of the operator
         operator: String,
+        /// Even if the seats that are left bear no faulty member any more: from four of equal weight to three
+        #[arg(long)]
+        even_without_tolerance: bool,
     },
     /// Propose other parameters of the ledger; those not named stay as they are
     ProposeParameters {

@@ -30,9 +30,16 @@ pub async fn run(context: &Context, command: OperatorCommand) -> Done {
             let add = Card::load(&card)?.operator_add()?;
             propose(context, ProposedChange::OperatorAdd(add)).await
         }
-        OperatorCommand::ProposeRemove { operator } => {
+        OperatorCommand::ProposeRemove {
+            operator,
+            even_without_tolerance,
+        } => {
             let remove = OperatorName { operator };
-            propose(context, ProposedChange::OperatorRemove(remove)).await
+            let change = match even_without_tolerance {
+                true => ProposedChange::OperatorRemoveAnyway(remove),
+                false => ProposedChange::OperatorRemove(remove),
+            };
+            propose(context, change).await
         }
         OperatorCommand::ProposeParameters { changes } => {
             let change = proposals::parameters_change(&changes)?;

@@ -32,6 +32,8 @@ pub enum ProposedChange {
     OperatorReseat(OperatorName),
     /// Rules of another version, from the next epoch on.
     ProtocolVersion(ProtocolVersion),
+    /// As `operator_remove`, even if the seats that are left bear no faulty member any more where the present ones do.
+    OperatorRemoveAnyway(OperatorName),
 }
 
 /// Fields of the change `operator_add`.

@@ -72,7 +72,11 @@ impl Ledger {
         if bears_any_seat(&now) && !bears_any_seat(&left) {
             return Err(Code::TooFewSeats);
         }
-        // Who goes may switch off at once, and the epoch must end without him.
+        self.check_epoch_ends_without(going)
+    }
+
+    /// Who goes may switch off at once, and the epoch must end without him and those that go already. One seat may always go.
+    pub(super) fn check_epoch_ends_without(&self, going: OperatorId) -> Result<(), Code> {
         let gone = self.weight_going();
         if gone > 0 && gone + self.seat_weight(going) > self.fault_weight() {
             return Err(Code::TooManyLeave);

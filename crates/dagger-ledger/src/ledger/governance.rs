@@ -144,13 +144,17 @@ impl Ledger {
                     && total.saturating_add(add.weight) <= u64::from(u32::MAX);
                 if fits { Ok(()) } else { Err(Code::TooMany) }
             }
-            ProposedChange::OperatorRemove(remove) => {
+            ProposedChange::OperatorRemove(remove)
+            | ProposedChange::OperatorRemoveAnyway(remove) => {
                 let operator = self.operator_by_name(&remove.operator);
                 let id = operator.ok_or(Code::UnknownOperator)?.id;
-                if active.count() > 1 {
-                    self.check_seat_goes(id)
-                } else {
-                    Err(Code::LastOperator)
+                if active.count() == 1 {
+                    return Err(Code::LastOperator);
+                }
+                let anyway = matches!(change, ProposedChange::OperatorRemoveAnyway(_));
+                match self.check_seat_goes(id) {
+                    Err(Code::TooFewSeats) if anyway => self.check_epoch_ends_without(id),
+                    checked => checked,
                 }
             }
             ProposedChange::OperatorReseat(of) => {
@@ -180,7 +184,8 @@ impl Ledger {
     fn enact(&mut self, change: ProposedChange) {
         match change {
             ProposedChange::OperatorAdd(add) => self.operator_add(add),
-            ProposedChange::OperatorRemove(remove) => {
+            ProposedChange::OperatorRemove(remove)
+            | ProposedChange::OperatorRemoveAnyway(remove) => {
                 let id = self.operator_by_name(&remove.operator).expect("checked").id;
                 self.operator_goes(id);
             }

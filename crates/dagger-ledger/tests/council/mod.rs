@@ -280,6 +280,11 @@ impl Council {
                 refuse_if(self.active().len() == 1, Code::LastOperator)?;
                 self.may_go(operator)
             }
+            ProposedChange::OperatorRemoveAnyway(of) => {
+                let operator = self.named(&of.operator)?;
+                refuse_if(self.active().len() == 1, Code::LastOperator)?;
+                self.may_switch_off(operator)
+            }
             ProposedChange::Allocation(of) => self.named(&of.operator).map(|_| ()),
             ProposedChange::Parameters(change) => {
                 let short = change.epoch_ms.is_some_and(|ms| ms < 1_000);
@@ -301,7 +306,7 @@ impl Council {
                 active: true,
                 allocation: None,
             }),
-            ProposedChange::OperatorRemove(of) => {
+            ProposedChange::OperatorRemove(of) | ProposedChange::OperatorRemoveAnyway(of) => {
                 let operator = self.named(&of.operator).expect("it makes sense");
                 self.operators[operator as usize].active = false;
             }
@@ -339,10 +344,15 @@ impl Council {
         if bears_any(&now) && !bears_any(&left) {
             return Err(Code::TooFewSeats);
         }
+        self.may_switch_off(going)
+    }
+
+    fn may_switch_off(&self, going: u32) -> Done {
         let leaves = |operator: u32| !self.operators[operator as usize].active;
         let gone = self.seats.iter().filter(|(operator, _)| leaves(*operator));
         let gone: u64 = gone.map(|(_, weight)| weight).sum();
-        if gone > 0 && gone + self.votes_of(going) > fault(now.iter().sum()) {
+        let total = self.seats.iter().map(|(_, weight)| *weight).sum();
+        if gone > 0 && gone + self.votes_of(going) > fault(total) {
             return Err(Code::TooManyLeave);
         }
         Ok(())

@@ -42,6 +42,10 @@ fn text(change: &ProposedChange) -> String {
             format!("admit {} with weight {}, {at}", add.name, add.weight)
         }
         ProposedChange::OperatorRemove(of) => format!("remove {}", of.operator),
+        ProposedChange::OperatorRemoveAnyway(of) => format!(
+            "remove {}, even if the network then bears no faulty member any more",
+            of.operator
+        ),
         ProposedChange::OperatorReseat(of) => format!("give {} its seat back", of.operator),
         ProposedChange::Allocation(of) => format!("another allocation for {}", of.operator),
         ProposedChange::Parameters(change) => {
