@@ -10,16 +10,14 @@ use std::{
 
 use bytes::Bytes;
 use dagger_ledger::{CheckedTransaction, Key};
-use shadowgraph::{
-    ChainId, Digest, Input, Message, Peer, UnverifiedEvent, VerifiedEvent, verify_events,
-};
+use shadowgraph::{ChainId, Digest, Message, Peer, UnverifiedEvent, VerifiedEvent, verify_events};
 
-use super::{ReplicaInput, recent::Recent};
+use super::{ReplicaInput, Said, recent::Recent};
 use crate::{
     attest::Attestor,
     error::NodeError,
     handle::Shared,
-    transport::{Directory, Frame, Inbound},
+    transport::{Directory, Frame, Inbound, Link},
 };
 
 /// Transactions whose check is remembered until they are executed.
@@ -99,9 +97,10 @@ impl Directory for Ingest {
 }
 
 impl Inbound for Ingest {
-    async fn receive(&self, from: Peer, frame: Frame) {
+    async fn receive(&self, link: &Arc<Link>, frame: Frame) {
+        let from = link.peer();
         match frame {
-            Frame::Consensus(bytes) => self.consensus(from, bytes).await,
+            Frame::Consensus(bytes) => self.consensus(link, bytes).await,
             Frame::Heartbeat { machine, seq } => self.attestor.heartbeat(from, machine, seq).await,
             Frame::HeartbeatAck {
                 machine: _,
@@ -144,7 +143,7 @@ impl Inbound for Ingest {
 }
 
 impl Ingest {
-    async fn consensus(&self, from: Peer, bytes: Bytes) {
+    async fn consensus(&self, link: &Arc<Link>, bytes: Bytes) {
         let length = bytes.len();
         match Message::decode(bytes) {
             Ok(Message::Events(events)) => {
@@ -156,11 +155,7 @@ impl Ingest {
                     self.verify_elsewhere(events).await
                 };
                 if !foreign.is_empty() {
-                    let input = Input::Foreign {
-                        from,
-                        events: foreign,
-                    };
-                    self.shared.replica.input(ReplicaInput::Input(input)).await;
+                    self.tell(link, Said::Foreign(foreign)).await;
                     if verified.is_empty() {
                         return;
                     }
@@ -169,22 +164,17 @@ impl Ingest {
                     .metrics
                     .events_received
                     .inc_by(verified.len() as u64);
-                self.shared
-                    .replica
-                    .input(ReplicaInput::Input(Input::Events {
-                        from,
-                        events: verified,
-                    }))
-                    .await;
+                self.tell(link, Said::Events(verified)).await;
             }
-            Ok(message) => {
-                self.shared
-                    .replica
-                    .input(ReplicaInput::Input(Input::Message { from, message }))
-                    .await;
-            }
-            Err(error) => self.fault(from, &error),
+            Ok(message) => self.tell(link, Said::Message(message)).await,
+            Err(error) => self.fault(link.peer(), &error),
         }
+    }
+
+    async fn tell(&self, by: &Arc<Link>, what: Said) {
+        let by = Arc::clone(by);
+        let said = ReplicaInput::Said { by, what };
+        self.shared.replica.input(said).await;
     }
 
     fn fault(&self, from: Peer, error: &dyn std::fmt::Display) {

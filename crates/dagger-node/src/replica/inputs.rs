@@ -6,10 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shadowgraph::Input;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::ReplicaInput;
+use super::{ReplicaInput, Said};
 use crate::parking::Parking;
 
 /// Inputs that may wait.
@@ -114,17 +113,16 @@ impl Drop for InputsEnd {
 
 fn bytes_of(input: &ReplicaInput) -> usize {
     match input {
-        ReplicaInput::Input(Input::Events { events, .. }) => {
-            events.iter().map(|event| event.bytes().len()).sum()
-        }
-        ReplicaInput::Input(Input::Foreign { events, .. }) => {
-            events.iter().map(|event| event.bytes().len()).sum()
-        }
+        ReplicaInput::Said { what, .. } => match what {
+            Said::Events(events) => events.iter().map(|event| event.bytes().len()).sum(),
+            Said::Foreign(events) => events.iter().map(|event| event.bytes().len()).sum(),
+            Said::Message(_) => SMALL_BYTES,
+        },
         ReplicaInput::Submit { wire, .. } => wire.len(),
         ReplicaInput::SubmitMany { transactions, .. } => {
             transactions.iter().map(bytes::Bytes::len).sum()
         }
-        ReplicaInput::Input(_) | ReplicaInput::NextRound { .. } => SMALL_BYTES,
+        ReplicaInput::NextRound { .. } => SMALL_BYTES,
     }
 }
 

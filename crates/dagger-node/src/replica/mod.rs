@@ -15,7 +15,9 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use shadowgraph::{Input, ReplicaStatus, SigningKey};
+use shadowgraph::{
+    Input, Message, Peer, ReplicaStatus, SigningKey, UnverifiedEvent, VerifiedEvent,
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use ingest::{CheckedCache, Ingest};
@@ -24,15 +26,15 @@ pub(crate) use serve::key_of;
 pub(crate) use turn::ReplicaThread;
 
 use self::inputs::{Inputs, InputsEnd};
-use crate::error::SubmitError;
+use crate::{error::SubmitError, transport::Link};
 
 /// Words of the executor and of timers that may wait.
 const CONTROLS_MAX: usize = 1024;
 
 /// What peers and clients send to the replica.
 pub(crate) enum ReplicaInput {
-    /// A verified input.
-    Input(Input),
+    /// What a peer says. Which seat it has is looked up when the replica is told: seats may change hands while this waits.
+    Said { by: Arc<Link>, what: Said },
     /// A checked transaction.
     Submit {
         wire: Bytes,
@@ -45,6 +47,27 @@ pub(crate) enum ReplicaInput {
     },
     /// Asks for the epoch, and a round of it that the next own event will have at least.
     NextRound { reply: oneshot::Sender<(u64, u64)> },
+}
+
+/// What a peer says to the replica, verified as far as that can be done beforehand.
+pub(crate) enum Said {
+    /// Events of the present epoch, with good signatures.
+    Events(Vec<VerifiedEvent>),
+    /// Events of other epochs.
+    Foreign(Vec<UnverifiedEvent>),
+    /// Anything else.
+    Message(Message),
+}
+
+impl Said {
+    /// As an input of that peer's.
+    pub fn into_input(self, from: Peer) -> Input {
+        match self {
+            Self::Events(events) => Input::Events { from, events },
+            Self::Foreign(events) => Input::Foreign { from, events },
+            Self::Message(message) => Input::Message { from, message },
+        }
+    }
 }
 
 /// What became of transactions that were handed in together.

@@ -116,6 +116,7 @@ impl ReplicaThread {
                 queues.inputs.poll_recv(context).map(|first| input = first)
             });
         }
+        let epoch = self.replica.epoch();
         for _ in 0..INPUTS_PER_TURN_MAX {
             match (control.take(), input.take()) {
                 (Some(Control::Stop), _) => return Turn::Stop,
@@ -123,6 +124,10 @@ impl ReplicaThread {
                 (Some(Control::HoldKey(key)), _) => self.replica.hold_key(*key),
                 (None, Some(input)) => self.take(input.into_input()),
                 (None, None) => break,
+            }
+            // Peers have other numbers from here on, which they get when the outputs are carried out.
+            if self.replica.epoch() != epoch {
+                break;
             }
             control = self
                 .deferred
@@ -160,7 +165,7 @@ impl ReplicaThread {
 
     fn take(&mut self, input: ReplicaInput) {
         match input {
-            ReplicaInput::Input(input) => self.handle(input),
+            ReplicaInput::Said { by, what } => self.handle(what.into_input(by.peer())),
             ReplicaInput::Submit { wire, reply } => {
                 let result = self
                     .replica

@@ -63,7 +63,7 @@ async fn carry<I: Inbound>(out: Arc<Link>, into: Arc<Link>, inbound: Arc<I>) {
             into.received_frames.fetch_add(1, Ordering::Relaxed);
             let kind = *encoded.head.last().expect("a head ends with the kind");
             let frame = Frame::decode_body(kind, encoded.body).expect("encoded in this process");
-            inbound.receive(into.peer(), frame).await;
+            inbound.receive(&into, frame).await;
         }
     }
 }

@@ -18,7 +18,7 @@ mod transport_tests;
 
 pub(crate) use endpoint::bind;
 pub(crate) use frame::Frame;
-pub(crate) use links::{Directory, PeerEntry};
+pub(crate) use links::{Directory, Link, PeerEntry};
 pub use links::{LinkView, Links};
 pub(crate) use memory::Hub;
 pub(crate) use session::{ConsensusProtocol, Inbound, dial_all};

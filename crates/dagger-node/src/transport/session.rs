@@ -46,7 +46,7 @@ const WRITE_BATCH_BYTES: usize = 256 << 10;
 /// Takes what peers send. Awaiting it holds back that one peer.
 pub(crate) trait Inbound: Directory {
     /// A frame of an admitted peer, in the order it was sent.
-    fn receive(&self, from: Peer, frame: Frame) -> impl Future<Output = ()> + Send;
+    fn receive(&self, from: &Arc<Link>, frame: Frame) -> impl Future<Output = ()> + Send;
     /// A peer closed the connection because another process runs under this node's key.
     fn replaced(&self, by: Peer);
     /// This node's greeting.
@@ -173,7 +173,7 @@ impl<I: Inbound> ConsensusProtocol<I> {
                 return Err("a second greeting".into());
             }
             link.received_frames.fetch_add(1, Ordering::Relaxed);
-            self.inbound.receive(link.peer(), frame).await;
+            self.inbound.receive(link, frame).await;
         }
         Ok(())
     }

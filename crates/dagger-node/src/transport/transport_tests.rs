@@ -13,7 +13,9 @@ use iroh::{Endpoint, protocol::Router};
 use shadowgraph::{MemberIndex, Peer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ALPN, ConsensusProtocol, Directory, Frame, Inbound, Links, PeerEntry, bind, dial_all};
+use super::{
+    ALPN, ConsensusProtocol, Directory, Frame, Inbound, Link, Links, PeerEntry, bind, dial_all,
+};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -33,8 +35,8 @@ impl Directory for Collector {
 }
 
 impl Inbound for Collector {
-    async fn receive(&self, from: Peer, frame: Frame) {
-        self.received.lock().unwrap().push((from, frame));
+    async fn receive(&self, from: &Arc<Link>, frame: Frame) {
+        self.received.lock().unwrap().push((from.peer(), frame));
     }
     fn replaced(&self, by: Peer) {
         self.replaced.lock().unwrap().push(by);
