@@ -41,6 +41,18 @@ pub fn init_log() {
         .try_init();
 }
 
+/// A transaction that is good for five minutes.
+pub fn signed(chain: dagger_ledger::Digest, key: &Key, action: Action) -> SignedTransaction {
+    let transaction = Transaction {
+        chain,
+        signer: PublicKey(key.public()),
+        salt: format!("{:x}", rand::random::<u64>()),
+        valid_until_ms: now_ms() + 300_000,
+        action,
+    };
+    transaction.sign(&key.signing)
+}
+
 impl Network {
     /// Data directories for `n` operators; nothing runs yet.
     pub fn new(n: usize, parameters: Parameters) -> Self {
@@ -179,15 +191,7 @@ impl Network {
     }
 
     pub fn sign(&self, operator: usize, action: Action) -> SignedTransaction {
-        let key = &self.operator_keys[operator];
-        let transaction = Transaction {
-            chain: self.genesis.chain_id,
-            signer: PublicKey(key.public()),
-            salt: format!("{:x}", rand::random::<u64>()),
-            valid_until_ms: now_ms() + 300_000,
-            action,
-        };
-        transaction.sign(&key.signing)
+        signed(self.genesis.chain_id, &self.operator_keys[operator], action)
     }
 
     /// Hands in a transaction until the node takes it, and waits until it is executed there.
