@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use dagger_client::api::{CommitStage, DecisionView, EventStage, MemberName};
+use dagger_client::api::{CommitStage, EventStage};
 use dagger_ledger::{CheckedTransaction, CommitInput, CommitLink, NextEpoch};
 use shadowgraph::{
-    Checkpoint, CheckpointCertificate, Commit, CommitIndex, Committee, Decision, Digest, Epoch,
-    Input, Member, PublicKey, VerifiedEvent,
+    Checkpoint, CheckpointCertificate, Commit, CommitIndex, Committee, Digest, Epoch, Input,
+    Member, PublicKey, VerifiedEvent,
 };
 use tokio::sync::mpsc;
 
@@ -253,7 +253,7 @@ impl Executor {
             outcomes: output.outcomes,
             changes: output.changes,
         });
-        let stage = Arc::new(self.commit_stage(commit, at_ms));
+        let stage = Arc::new(self.shared.membership().commit_stage(commit, at_ms));
         if let Some(link) = link {
             let previous = dagger_ledger::Digest(previous_outcomes_root);
             let indexed = self.shared.outcomes.reached();
@@ -385,36 +385,6 @@ impl Executor {
             transactions.extend(checked.iter().cloned());
         }
         (transactions, events)
-    }
-
-    fn commit_stage(&self, commit: &Commit, at_ms: u64) -> CommitStage {
-        let membership = self.shared.membership();
-        let committee = &membership.committee;
-        let decision = match &commit.decision {
-            Decision::Direct { certifiers, weight } => DecisionView::Direct {
-                certifiers: certifiers
-                    .iter()
-                    .map(|m| MemberName {
-                        index: m.0,
-                        name: self.shared.seat_name(*m),
-                        weight: committee.weight(*m),
-                    })
-                    .collect(),
-                weight: *weight,
-                quorum_weight: committee.quorum_weight(),
-                total_weight: committee.total_weight(),
-            },
-            Decision::Indirect { anchor } => DecisionView::Indirect {
-                anchor: self.shared.event_name(anchor),
-            },
-        };
-        CommitStage {
-            index: commit.index.0,
-            leader: self.shared.event_name(&commit.leader),
-            decision,
-            time_ms: commit.time_ms,
-            at_ms,
-        }
     }
 
     fn checkpoint(&mut self, commit: &Commit, executed: &Executed) {

@@ -171,9 +171,7 @@ impl Shared {
 
     /// Name of the operator that holds a seat.
     pub fn seat_name(&self, seat: MemberIndex) -> String {
-        self.membership()
-            .holder(seat)
-            .map_or_else(|| format!("member-{}", seat.0), |h| h.name.clone())
+        self.membership().seat_name(seat)
     }
 
     /// Name of the machine or operator that a node belongs to, if the ledger knows one.
@@ -192,12 +190,7 @@ impl Shared {
 
     /// An event's name with that of its creator.
     pub fn event_name(&self, event: &EventRef) -> EventName {
-        EventName {
-            round: event.round.0,
-            creator: event.creator.0,
-            creator_name: self.seat_name(event.creator),
-            digest: event.digest.to_string(),
-        }
+        self.membership().event_name(event)
     }
 
     /// Notes or clears a standing problem.

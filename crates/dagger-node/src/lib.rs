@@ -46,6 +46,7 @@ mod receipts;
 pub mod replay;
 pub mod replica;
 mod rules;
+mod stages;
 mod statement;
 mod status;
 pub mod store;

@@ -15,14 +15,14 @@ use crate::{
     attest::Attestor,
     catchup::{self, CatchupProtocol},
     config::NodeConfig,
-    cores::{Cores, Ground, keep_running, load_ledger, open_epochs},
+    cores::{Cores, Ground, Start, keep_running, load_ledger, open_epochs},
     data_dir::DataDir,
     error::NodeError,
     handle::{NodeHandle, Shared},
     identity::Identity,
     images::Images,
     opaque::Opaque,
-    outcomes::OutcomeIndex,
+    outcomes::{self, OutcomeIndex},
     replica::{Ingest, Origin, ReplicaHandle},
     store::Snapshots,
     transport::{ALPN, ConsensusProtocol, bind, dial_all},
@@ -109,6 +109,9 @@ impl Node {
                 return Err(error);
             }
         };
+        if let Start::Ready(_) = start {
+            outcomes::rebuild(&shared, ground.epochs.clone(), ground.snapshots.clone());
+        }
         let (attestor, cache) = (Arc::clone(&ground.attestor), Arc::clone(&ground.cache));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let ingest = Arc::new(Ingest {

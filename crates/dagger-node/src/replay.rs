@@ -3,14 +3,16 @@
 //! Signatures of events, of checkpoint votes and of transactions are checked again, the order is decided again, and every
 //! root is compared with what a quorum certified in the graph itself.
 //!
+//! A node that has lost its index of outcomes reads its own logs the same way, from a state that it had (`outcomes`).
+//!
 //! What must not live here: anything that signs, sends, or writes.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use dagger_ledger::{CheckedTransaction, CommitInput, Genesis, Ledger};
+use dagger_ledger::{CheckedTransaction, CommitInput, CommitOutput, Genesis, Ledger};
 use shadowgraph::{
-    ChainId, Checkpoint, CheckpointCertificate, Commit, Committee, Config, Digest, Epoch, EpochEnd,
+    ChainId, Checkpoint, CheckpointCertificate, Commit, Committee, Config, Digest, EpochEnd,
     EpochStart, HaltReason, Output, Parameters, Recovery, Round, UnverifiedEvent, verify_events,
 };
 
@@ -21,7 +23,7 @@ use crate::{
     error::NodeError,
     executor::{active_members, committee_of},
     identity,
-    store::Epochs,
+    store::{Epochs, LogReader},
 };
 
 /// Events whose signatures are checked together.
@@ -112,29 +114,43 @@ pub fn replay(
     let (genesis, committee) = identity::read_genesis(config)?;
     let _locked = DataDir::open(&config.data_dir, &genesis.chain_id.0)?;
     let epochs = open_epochs(config, &genesis, false)?;
-    let mut replay = Replay::new(&genesis, committee);
-    loop {
-        let epoch = replay.recovery.committee().epoch();
-        if !epochs.has_log(epoch) {
-            if epochs.knows_later(epoch) {
-                return Err(ReplayError::Pruned { missing: epoch.0 });
-            }
-            break;
-        }
-        replay.log(&epochs, epoch, &mut progress)?;
-        if let (None, Some(end)) = (&replay.end, epochs.end(epoch)?) {
-            replay.kept_end(end)?;
-        }
-        if replay.end.take().is_none() {
-            break;
-        }
+    let mut replay = Replay::new(&genesis, committee, Audit(&mut progress));
+    replay.run(&epochs)?;
+    let done = replay.done;
+    progress(&done);
+    Ok(done)
+}
+
+/// Hears what a replay comes upon.
+pub(crate) trait Listener {
+    /// The log of the epoch of `committee` is next; `ledger` is as that epoch starts.
+    fn epoch_begins(&mut self, committee: &Committee, ledger: &Ledger);
+    /// A commit was executed on the state whose outcomes' root was `previous`.
+    fn executed(&mut self, commit: &Commit, previous: [u8; 32], output: CommitOutput);
+    /// The log holds that a quorum signed a checkpoint.
+    fn certified(&mut self, certificate: &CheckpointCertificate);
+    /// Asked from time to time: how far it is, and whether to go on.
+    fn goes_on(&mut self, done: &Replayed) -> bool;
+}
+
+/// Only wants to know how far it is.
+struct Audit<'a, F>(&'a mut F);
+
+impl<F: FnMut(&Replayed)> Listener for Audit<'_, F> {
+    fn epoch_begins(&mut self, _: &Committee, _: &Ledger) {}
+
+    fn executed(&mut self, _: &Commit, _: [u8; 32], _: CommitOutput) {}
+
+    fn certified(&mut self, _: &CheckpointCertificate) {}
+
+    fn goes_on(&mut self, done: &Replayed) -> bool {
+        (self.0)(done);
+        true
     }
-    progress(&replay.done);
-    Ok(replay.done)
 }
 
 /// A replay on its way.
-struct Replay {
+pub(crate) struct Replay<L> {
     chain_id: ChainId,
     ledger: Ledger,
     recovery: Recovery,
@@ -143,36 +159,74 @@ struct Replay {
     /// Set when what was read ends its epoch.
     end: Option<EpochEnd>,
     done: Replayed,
+    listener: L,
 }
 
-impl Replay {
-    fn new(genesis: &Genesis, committee: Committee) -> Self {
-        let chain_id = ChainId(genesis.chain_id.0);
+impl<L: Listener> Replay<L> {
+    /// From genesis on.
+    pub fn new(genesis: &Genesis, committee: Committee, listener: L) -> Self {
+        let start = EpochStart::genesis(genesis.time_ms);
+        Self::begin(Ledger::from_genesis(genesis), committee, start, listener)
+    }
+
+    /// From a state that the end of an epoch led to.
+    pub fn after(end: EpochEnd, ledger: Ledger, listener: L) -> Self {
+        let start = end.start();
+        Self::begin(ledger, end.next, start, listener)
+    }
+
+    fn begin(ledger: Ledger, committee: Committee, start: EpochStart, listener: L) -> Self {
+        let chain_id = ChainId(ledger.chain_id().0);
         let config = Config {
             chain_id,
             committee,
             me: None,
-            start: EpochStart::genesis(genesis.time_ms),
+            start,
             parameters: Parameters::default(),
         };
         Self {
             chain_id,
-            ledger: Ledger::from_genesis(genesis),
+            ledger,
             recovery: Recovery::new(config, None, crate::clock::unix_ms()),
             own: BTreeMap::new(),
             end: None,
             done: Replayed::default(),
+            listener,
         }
     }
 
-    fn log(
-        &mut self,
-        epochs: &Epochs,
-        epoch: Epoch,
-        progress: &mut impl FnMut(&Replayed),
-    ) -> Result<(), ReplayError> {
-        let log = epochs.log(epoch)?;
-        let committee = self.recovery.committee().clone();
+    /// Reads the logs, epoch after epoch, until they end or the listener has enough.
+    pub fn run(&mut self, epochs: &Epochs) -> Result<(), ReplayError> {
+        loop {
+            let committee = self.recovery.committee().clone();
+            let epoch = committee.epoch();
+            let Some(log) = epochs.reader(epoch)? else {
+                if epochs.knows_later(epoch) {
+                    return Err(ReplayError::Pruned { missing: epoch.0 });
+                }
+                return Ok(());
+            };
+            self.listener.epoch_begins(&committee, &self.ledger);
+            if !self.log(&log, &committee)? {
+                return Ok(());
+            }
+            if let (None, Some(end)) = (&self.end, epochs.end(epoch)?) {
+                self.kept_end(end)?;
+            }
+            if self.end.take().is_none() || !self.listener.goes_on(&self.done) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What it was given to tell.
+    pub fn into_listener(self) -> L {
+        self.listener
+    }
+
+    /// False if the listener has enough.
+    fn log(&mut self, log: &LogReader, committee: &Committee) -> Result<bool, ReplayError> {
+        let epoch = committee.epoch();
         let mut batch = Vec::with_capacity(BATCH);
         for record in log.replay()? {
             let (key, bytes) = record?;
@@ -183,11 +237,14 @@ impl Replay {
             })?;
             batch.push(event);
             if batch.len() == BATCH {
-                self.events(std::mem::take(&mut batch), &committee)?;
-                progress(&self.done);
+                self.events(std::mem::take(&mut batch), committee)?;
+                if !self.listener.goes_on(&self.done) {
+                    return Ok(false);
+                }
             }
         }
-        self.events(batch, &committee)
+        self.events(batch, committee)?;
+        Ok(self.listener.goes_on(&self.done))
     }
 
     fn events(
@@ -231,6 +288,7 @@ impl Replay {
                 Output::Certificate(certificate) => self.certified(&certificate)?,
                 Output::EpochEnded(end) => {
                     self.done.epoch = end.next.epoch().0;
+                    self.listener.certified(&end.certificate);
                     self.end = Some(end);
                 }
                 Output::Halt(HaltReason::Diverged {
@@ -253,6 +311,7 @@ impl Replay {
         let wires: Vec<Bytes> = with_payload.flat_map(|e| e.transactions()).collect();
         let chain_id = self.ledger.chain_id();
         let transactions = CheckedTransaction::check_batch(&chain_id, &wires);
+        let previous = self.ledger.outcomes_root();
         let output = self.ledger.execute(&CommitInput {
             index: commit.index.0,
             digest: commit.digest.0,
@@ -264,15 +323,17 @@ impl Replay {
         });
         self.done.transactions += transactions.len() as u64;
         self.done.commit = commit.index.0;
+        let next = output.next_epoch.as_ref().map(committee_of).transpose()?;
+        let outcomes_root = Digest(output.outcomes_root);
+        self.listener.executed(commit, previous, output);
         if !commit.is_checkpoint {
             return Ok(());
         }
-        let next = output.next_epoch.as_ref().map(committee_of).transpose()?;
         let checkpoint = Checkpoint {
             epoch: commit.epoch,
             commit: commit.index,
             commit_digest: commit.digest,
-            outcomes_root: Digest(output.outcomes_root),
+            outcomes_root,
             state_root: Digest(self.ledger.state_root()),
             time_ms: commit.time_ms,
             next_committee: next.as_ref().map(Committee::digest),
@@ -291,6 +352,7 @@ impl Replay {
     }
 
     fn certified(&mut self, certificate: &CheckpointCertificate) -> Result<(), ReplayError> {
+        self.listener.certified(certificate);
         let theirs = &certificate.checkpoint;
         let Some(ours) = self.own.remove(&theirs.commit.0) else {
             return Ok(());

@@ -1,7 +1,7 @@
 //! What a replay refuses: events that nobody signed, and roots other than the certified ones.
 
 use dagger_ledger::{Digest as LedgerDigest, GenesisOperator, Key, Parameters as LedgerParameters};
-use shadowgraph::{CommitIndex, EventDraft, EventRef, MemberIndex, SigningKey};
+use shadowgraph::{CommitIndex, Epoch, EventDraft, EventRef, MemberIndex, SigningKey};
 
 use super::*;
 use crate::{
@@ -92,7 +92,8 @@ fn other_roots_than_the_certified_ones_are_a_divergence() {
     let dir = tempfile::tempdir().unwrap();
     let (config, _) = founded(dir.path());
     let (genesis, committee) = identity::read_genesis(&config).unwrap();
-    let mut replay = Replay::new(&genesis, committee);
+    let mut ignored = |_: &Replayed| {};
+    let mut replay = Replay::new(&genesis, committee, Audit(&mut ignored));
     let ours = Checkpoint {
         epoch: Epoch(0),
         commit: CommitIndex(7),

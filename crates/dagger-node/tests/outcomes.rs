@@ -2,14 +2,17 @@
 
 mod support;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use dagger_client::{
     api::TransactionStatus,
     proof::{Receipt, Verifier},
 };
 use dagger_ledger::{Digest, Parameters};
-use dagger_node::{Answer, NodeHandle};
+use dagger_node::{
+    Answer, NodeHandle,
+    config::{AllWord, Retain},
+};
 use support::{Network, until};
 
 /// Every fifth transaction ends an epoch, and with it comes a snapshot: a restart executes hardly anything again.
@@ -106,12 +109,135 @@ async fn what_is_no_longer_in_memory_is_told_and_proven_from_the_index() {
     let newest = receipt(node, &digest(&after[1])).await.known().unwrap();
     verifier.receipt(&newest).unwrap();
     until("the new index", || node.status().outcomes.is_some()).await;
-    let from = node.status().outcomes.unwrap().from_commit;
-    assert!(from > before[0].commit.as_ref().unwrap().index);
+    let oldest_commit = before[0].commit.as_ref().unwrap().index;
+    let told = receipt(node, &oldest).await;
+    assert!(
+        matches!(told, Answer::NotKept { from_commit: Some(from) } if from > oldest_commit),
+        "{told:?}"
+    );
+    network.stop_all().await;
+}
+
+/// The commit from which on a node has outcomes, once it has read its logs again.
+async fn rebuilt(network: &Network, from: impl Fn(u64) -> bool) -> u64 {
+    let status = || network.handle(0).status().outcomes;
+    until("the logs to be read again", || {
+        status().is_some_and(|held| held.rebuild.is_none() && from(held.from_commit))
+    })
+    .await;
+    status().unwrap().from_commit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_index_is_filled_from_the_logs_as_far_as_they_go_back() {
+    let mut network = Network::new(1, short_epochs());
+    network.configure(0, |config| {
+        config.store.retain = Retain::All(AllWord::All);
+    });
+    network.start(0).await;
+    let before = execute(&network, 22, "before").await;
+    until("four epochs", || {
+        network.handle(0).status().consensus.epoch >= 4
+    })
+    .await;
+    let index = network.node_dir(0).join("outcomes");
+    let genesis = fs::read(network.node_dir(0).join("genesis.json")).unwrap();
+    let verifier = Verifier::new(&genesis).unwrap();
+    network.stop(0).await;
+    fs::remove_dir_all(&index).unwrap();
+    network.start(0).await;
+    assert_eq!(rebuilt(&network, |from| from <= 1).await, 1);
+    for executed in &before {
+        let known = receipt(network.handle(0), &digest(executed)).await.known();
+        let receipt = known.unwrap_or_else(|| panic!("no receipt of {}", executed.digest));
+        verifier.receipt(&receipt).unwrap();
+        let told = network
+            .handle(0)
+            .past_transaction(&digest(executed))
+            .await
+            .known()
+            .unwrap();
+        let commit = |status: &TransactionStatus| {
+            let commit = status.commit.clone().unwrap();
+            (commit.index, commit.leader, commit.decision, commit.time_ms)
+        };
+        assert_eq!(commit(&told), commit(executed));
+        assert_eq!(told.event.unwrap().event.creator_name, "op-0");
+    }
+    let transactions = network.handle(0).status().outcomes.unwrap().transactions;
+
+    // It is kept: a start later no log could give it any more.
+    network.stop(0).await;
+    let events = network.node_dir(0).join("events/0000000000");
+    for entry in fs::read_dir(events).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap() != "end" {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    network.start(0).await;
+    assert_eq!(rebuilt(&network, |from| from <= 1).await, 1);
+    let kept = network.handle(0).status().outcomes.unwrap();
+    assert!(kept.transactions >= transactions && transactions >= 22);
+
+    // Without it and without the oldest log it goes back to the oldest state that is kept, and no further.
+    network.stop(0).await;
+    fs::remove_dir_all(&index).unwrap();
+    let snapshots = fs::read_dir(network.node_dir(0).join("state")).unwrap();
+    let names = snapshots.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let starts: BTreeSet<u64> = names
+        .filter_map(|name| {
+            name.strip_prefix("epoch-")?
+                .strip_suffix(".snap")?
+                .parse()
+                .ok()
+        })
+        .collect();
+    let (oldest, newest) = (*starts.first().unwrap(), *starts.last().unwrap());
+    assert!(1 < oldest && oldest < newest, "{starts:?}");
+    network.start(0).await;
+    assert_eq!(rebuilt(&network, |from| from <= newest).await, oldest + 1);
     let not_kept = Answer::NotKept {
-        from_commit: Some(from),
+        from_commit: Some(oldest + 1),
     };
-    assert_eq!(receipt(node, &oldest).await, not_kept);
+    let first = digest(&before[0]);
+    assert_eq!(receipt(network.handle(0), &first).await, not_kept);
+    network.stop_all().await;
+}
+
+/// Cuts off the end of what the index holds of a commit: it opens, and whoever asks for that commit meets the damage.
+fn cut(dir: &Path, commit: u64) {
+    let db = fjall::Database::builder(dir).open().unwrap();
+    let options = fjall::KeyspaceCreateOptions::default;
+    let commits = db.keyspace("commits", options).unwrap();
+    let key = commit.to_be_bytes();
+    let value = commits.get(key).unwrap().unwrap();
+    commits.insert(key, &value[..value.len() - 1]).unwrap();
+    db.persist(fjall::PersistMode::SyncAll).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_that_a_question_meets_is_said() {
+    let mut network = Network::new(1, short_epochs());
+    network.start(0).await;
+    let executed = execute(&network, 7, "a").await;
+    until("an epoch", || {
+        network.handle(0).status().consensus.epoch >= 1
+    })
+    .await;
+    network.stop(0).await;
+    let damaged = executed[0].commit.as_ref().unwrap().index;
+    cut(&network.node_dir(0).join("outcomes"), damaged);
+    network.start(0).await;
+    let node = network.handle(0);
+    let problems = || node.status().problems;
+    let is_said = || problems().iter().any(|p| p.code == "E_OUTCOME_DAMAGED");
+    let whole = node.past_transaction(&digest(&executed[1])).await;
+    assert!(whole.known().is_some() && !is_said());
+    let asked = digest(&executed[0]);
+    assert_eq!(node.past_transaction(&asked).await, Answer::Damaged);
+    assert_eq!(node.past_receipt(&asked).await, Answer::Damaged);
+    assert!(is_said(), "{:?}", problems());
     network.stop_all().await;
 }
 

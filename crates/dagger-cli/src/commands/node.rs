@@ -250,12 +250,21 @@ fn guests(status: &NodeStatus) -> String {
 
 fn outcomes(status: &NodeStatus) -> String {
     match &status.outcomes {
-        Some(held) => format!(
-            "from commit {} on: {} transactions, {} on disk",
-            held.from_commit,
-            held.transactions,
-            size::bytes(held.disk_bytes)
-        ),
+        Some(held) => {
+            let rebuild = held.rebuild.map(|rebuild| {
+                format!(
+                    "; from commit {} on once the logs are read again (commit {} of {})",
+                    rebuild.from_commit, rebuild.at_commit, rebuild.to_commit
+                )
+            });
+            format!(
+                "from commit {} on: {} transactions, {} on disk{}",
+                held.from_commit,
+                held.transactions,
+                size::bytes(held.disk_bytes),
+                rebuild.unwrap_or_default()
+            )
+        }
         None => "the newest only, in memory".to_owned(),
     }
 }

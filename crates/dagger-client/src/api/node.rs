@@ -129,6 +129,20 @@ pub struct OutcomesStatus {
     pub transactions: u64,
     /// Bytes on disk, as of a few seconds ago.
     pub disk_bytes: u64,
+    /// While older ones are read from the node's logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rebuild: Option<OutcomesRebuild>,
+}
+
+/// How far a node has read its logs for outcomes that its index lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutcomesRebuild {
+    /// The first commit that they can give.
+    pub from_commit: u64,
+    /// The commit that was executed again last.
+    pub at_commit: u64,
+    /// The last commit that is missing.
+    pub to_commit: u64,
 }
 
 /// A checkpoint as this node computed it.

@@ -84,7 +84,9 @@ fn status_of(code: &str) -> StatusCode {
         "E_POOL_FULL" | "E_STOPPING" | "E_NO_MEMBER" => StatusCode::SERVICE_UNAVAILABLE,
         "E_TIMEOUT" | "E_TIMED_OUT" => StatusCode::GATEWAY_TIMEOUT,
         "image_store_full" | "disk_full" | "E_DISK_FULL" => StatusCode::INSUFFICIENT_STORAGE,
-        "image_store_failed" | "E_IO" | "E_INTERNAL" => StatusCode::INTERNAL_SERVER_ERROR,
+        "image_store_failed" | "E_IO" | "E_INTERNAL" | "E_OUTCOME_DAMAGED" => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         "E_GONE" => StatusCode::GONE,
         _ if code.starts_with("unknown_") || code.starts_with("E_UNKNOWN_") => {
             StatusCode::NOT_FOUND

@@ -36,11 +36,19 @@ pub(super) fn not_kept(from_commit: Option<u64>) -> ApiError {
     ApiError::not_found("E_OUTCOME_NOT_KEPT", text)
 }
 
+/// What would say what became of the transaction cannot be read.
+pub(super) fn damaged() -> ApiError {
+    ApiError::coded(
+        "E_OUTCOME_DAMAGED",
+        "This node's index of outcomes is damaged where that transaction may stand; ask another node. `dagger node status` says what its operator can do.",
+    )
+}
+
 /// The receipt of a transaction: that it was ordered, what became of it, and the signatures that prove it.
 #[utoipa::path(
     get, path = "/v1/transactions/{digest}/receipt", tag = "ledger",
     params(("digest" = String, Path)),
-    responses((status = 200, body = Receipt), (status = 404, body = ErrorBody), (status = 504, body = ErrorBody))
+    responses((status = 200, body = Receipt), (status = 404, body = ErrorBody), (status = 500, body = ErrorBody), (status = 504, body = ErrorBody))
 )]
 pub(super) async fn receipt(
     State(api): State<Api>,
@@ -63,6 +71,7 @@ pub(super) async fn receipt(
                 ));
             }
             Answer::NotKept { from_commit } => return Err(not_kept(from_commit)),
+            Answer::Damaged => return Err(damaged()),
             Answer::Later if Instant::now() >= deadline => return Err(not_certified()),
             Answer::Later => tokio::time::sleep(LOOK_EVERY).await,
         }

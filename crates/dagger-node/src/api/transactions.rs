@@ -1,6 +1,6 @@
 //! Submission of transactions, and their way since.
 
-use super::proofs::not_kept;
+use super::proofs::{damaged, not_kept};
 use super::{Api, ApiError};
 use crate::outcomes::{Answer, is_repetition};
 use axum::Json;
@@ -116,6 +116,7 @@ pub(super) async fn transaction(
         };
         let status = match answer {
             Answer::NotKept { from_commit } if is_last => return Err(not_kept(from_commit)),
+            Answer::Damaged if is_last => return Err(damaged()),
             answer => answer.known(),
         };
         let reached = match (&status, params.wait) {

@@ -3,7 +3,10 @@
 use dagger_client::{api::TransactionStatus, proof::Receipt};
 use dagger_ledger::{Code, Digest, OutcomeProof};
 
-use super::index::{Found, Index, IndexError};
+use super::{
+    index::{Found, Index, IndexError},
+    writer::DAMAGED,
+};
 use crate::{handle::NodeHandle, transactions::outcome_stage};
 
 /// What a node can say about a transaction's past.
@@ -20,6 +23,8 @@ pub enum Answer<T> {
         /// The commit.
         from_commit: Option<u64>,
     },
+    /// What this node holds is damaged there.
+    Damaged,
 }
 
 impl<T> Answer<T> {
@@ -51,13 +56,14 @@ impl NodeHandle {
         }
         let looked = self.clone();
         let wanted = *digest;
-        let past = off_thread(move || looked.stored_status(&wanted)).await;
+        let past = self.off_thread(move || looked.stored_status(&wanted)).await;
         match (past, recent) {
-            (Some(mut past), recent) => {
+            (Some(Answer::Known(mut past)), recent) => {
                 past.accepted = recent.and_then(|recent| recent.accepted);
                 Answer::Known(past)
             }
-            (None, Some(recent)) => Answer::Known(recent),
+            (_, Some(recent)) => Answer::Known(recent),
+            (Some(answer), None) => answer,
             (None, None) => self.not_here(),
         }
     }
@@ -75,7 +81,9 @@ impl NodeHandle {
         }
         let looked = self.clone();
         let wanted = *digest;
-        let past = off_thread(move || looked.stored_receipt(&wanted)).await;
+        let past = self
+            .off_thread(move || looked.stored_receipt(&wanted))
+            .await;
         past.unwrap_or_else(|| self.not_here())
     }
 
@@ -88,24 +96,35 @@ impl NodeHandle {
         }
     }
 
-    fn stored_status(&self, digest: &Digest) -> Option<TransactionStatus> {
+    fn stored_status(&self, digest: &Digest) -> Option<Answer<TransactionStatus>> {
         let index = self.shared.outcomes.read()?;
-        let found = read_or_say(index.find(digest))??;
+        let found = match index.find(digest) {
+            Ok(found) => found?,
+            Err(error) => return Some(self.damaged(&error.to_string())),
+        };
         let commit = found.way.commit_stage(&found.head.link);
         let outcome = outcome_stage(&found.outcomes[found.position], commit.at_ms);
-        Some(TransactionStatus {
+        Some(Answer::Known(TransactionStatus {
             digest: digest.to_hex(),
             accepted: None,
             event: found.way.event_stage(found.position),
             commit: Some(commit),
             outcome: Some(outcome),
-        })
+        }))
     }
 
     fn stored_receipt(&self, digest: &Digest) -> Option<Answer<Receipt>> {
         let index = self.shared.outcomes.read()?;
-        let found = read_or_say(index.find(digest))??;
-        read_or_say(self.receipt_of(&index, found))?
+        let found = index.find(digest).transpose()?;
+        let receipt = found.and_then(|found| self.receipt_of(&index, found));
+        receipt.unwrap_or_else(|error| Some(self.damaged(&error.to_string())))
+    }
+
+    /// Says so to whoever asks, and to whoever runs the node.
+    fn damaged<T>(&self, why: &str) -> Answer<T> {
+        let text = self.shared.outcomes.damaged(why);
+        tracing::error!(code = DAMAGED, %text, "a question met damage in the index of outcomes");
+        Answer::Damaged
     }
 
     fn receipt_of(
@@ -142,19 +161,13 @@ impl NodeHandle {
             })
         }))
     }
-}
 
-/// Damage is found by whoever reads first; the outcome is then not to be had here.
-fn read_or_say<T>(read: Result<T, IndexError>) -> Option<T> {
-    read.inspect_err(|error| {
-        tracing::error!(code = "E_OUTCOME_INDEX", %error, "the index of outcomes cannot be read there: stop the node, move the directory `outcomes` away, and start it again");
-    })
-    .ok()
-}
-
-/// The index blocks; a panic in it is damage.
-async fn off_thread<T: Send + 'static>(
-    body: impl FnOnce() -> Option<T> + Send + 'static,
-) -> Option<T> {
-    tokio::task::spawn_blocking(body).await.ok().flatten()
+    /// The index blocks; a panic in it is damage.
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        body: impl FnOnce() -> Option<Answer<T>> + Send + 'static,
+    ) -> Option<Answer<T>> {
+        let looked = tokio::task::spawn_blocking(body).await;
+        looked.unwrap_or_else(|panic| Some(self.damaged(&panic.to_string())))
+    }
 }

@@ -5,6 +5,7 @@
 //! places    bucket u16 BE | commit u64 BE   of a page that ends with that commit, the transactions in that bucket: see `page`
 //! marks     0 | commit u64 BE               the certificate of the checkpoint after that commit (borsh)
 //!           1                               Mark (borsh)
+//!           2                               a random number, as long as this index is this one
 //! ```
 //! Pages that end below the first commit that is kept go when fjall rewrites their tables: they are spread over all of them, and
 //! to delete each part would cost as much as to write it did.
@@ -46,6 +47,7 @@ const JOURNAL_BYTES: u64 = 128 << 20;
 const OPEN_FILES: usize = 256;
 const CERTIFICATE: u8 = 0;
 const MARK: [u8; 1] = [1];
+const IDENTITY: [u8; 1] = [2];
 
 /// Why the index cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +107,7 @@ pub(super) struct Mark {
     /// The last commit with transactions.
     last_with_transactions: u64,
     /// The last commit whose transactions are in a page that is written.
-    paged_to: u64,
+    pub(super) paged_to: u64,
 }
 
 impl Mark {
@@ -132,14 +134,16 @@ pub(super) struct Found {
 
 /// An open index. Any thread may read; one writes.
 pub(super) struct Index {
-    db: Database,
-    commits: Keyspace,
-    places: Keyspace,
-    marks: Keyspace,
+    pub(super) db: Database,
+    pub(super) commits: Keyspace,
+    pub(super) places: Keyspace,
+    pub(super) marks: Keyspace,
+    /// Another one in the same directory has another.
+    pub(super) identity: u64,
     kept_from: Arc<AtomicU64>,
     /// The newest places: their page is written once it is full, and begun again from the commits at the next start.
     page: Mutex<Page>,
-    cut: Cut,
+    pub(super) cut: Cut,
 }
 
 impl Index {
@@ -163,10 +167,12 @@ impl Index {
         // Places are only searched by the beginning of a key, for which a Bloom filter is of no use.
         let unfiltered = FilterPolicy::new([FilterPolicyEntry::None]);
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
+        let marks = db.keyspace("marks", options)?;
         let index = Self {
             commits: db.keyspace("commits", options)?,
             places: db.keyspace("places", || options().filter_policy(unfiltered))?,
-            marks: db.keyspace("marks", options)?,
+            identity: identity(&marks)?,
+            marks,
             kept_from,
             page: Mutex::new(Page::new(cut)),
             cut,
@@ -192,7 +198,8 @@ impl Index {
 
     fn unwritten_page(&self, mark: &Mark) -> Result<Page, IndexError> {
         let mut page = Page::new(self.cut);
-        let from = (mark.paged_to + 1).to_be_bytes();
+        // Older ones are on their way in, and written by pages of their own.
+        let from = mark.whole_from.max(mark.paged_to + 1).to_be_bytes();
         for guard in self.commits.range(from..) {
             let value = guard.value()?;
             let mut bytes: &[u8] = &value;
@@ -225,6 +232,8 @@ impl Index {
                 Note::Executed(executed) => {
                     self.insert(&mut batch, &mut mark, &mut page, executed);
                 }
+                Note::Older(older) if older.identity == self.identity => mark.join(older),
+                Note::Older(_) => {}
                 Note::Certificate(certificate) => {
                     let commit = certificate.checkpoint.commit.0;
                     // One that covers no further transaction proves nothing that another does not; but the members may
@@ -255,23 +264,14 @@ impl Index {
         let commit = executed.link.commit;
         mark.begin_at(commit);
         let outcomes = &executed.record.outcomes;
-        let mut value = Vec::with_capacity(256 + 64 * outcomes.len());
-        let head = Head {
-            link: executed.link,
-            previous: executed.previous,
-        };
-        let written = (&head, outcomes, Way::of(executed)).serialize(&mut value);
-        written.expect("borsh writes to memory");
-        batch.insert(&self.commits, commit.to_be_bytes(), value);
+        batch.insert(&self.commits, commit.to_be_bytes(), commit_value(executed));
         // What a restart executes again is there already.
         if commit > mark.applied {
             mark.applied = commit;
             mark.transactions += outcomes.len() as u64;
             page.extend(commit, outcomes);
             if page.is_full() {
-                for (key, value) in page.take_written() {
-                    batch.insert(&self.places, key, value);
-                }
+                self.write_page(batch, page);
                 mark.paged_to = commit;
             }
         }
@@ -364,13 +364,36 @@ impl Index {
     }
 }
 
+/// What distinguishes an index from one that took its place.
+fn identity(marks: &Keyspace) -> Result<u64, IndexError> {
+    if let Some(bytes) = marks.get(IDENTITY)? {
+        return decode(&bytes, "the identity");
+    }
+    let identity = rand::random::<u64>();
+    marks.insert(IDENTITY, identity.to_le_bytes())?;
+    Ok(identity)
+}
+
+/// A commit as it is kept.
+pub(super) fn commit_value(executed: &Executed) -> Vec<u8> {
+    let outcomes = &executed.record.outcomes;
+    let mut value = Vec::with_capacity(256 + 64 * outcomes.len());
+    let head = Head {
+        link: executed.link,
+        previous: executed.previous,
+    };
+    let written = (&head, outcomes, Way::of(executed)).serialize(&mut value);
+    written.expect("borsh writes to memory");
+    value
+}
+
 /// The last commit of the page that a place is of.
 fn last_commit(key: &[u8]) -> Option<u64> {
     let commit = key.get(BUCKET_BYTES..)?.try_into().ok()?;
     Some(u64::from_be_bytes(commit))
 }
 
-fn certificate_key(commit: u64) -> [u8; 9] {
+pub(super) fn certificate_key(commit: u64) -> [u8; 9] {
     let mut key = [CERTIFICATE; 9];
     key[1..].copy_from_slice(&commit.to_be_bytes());
     key

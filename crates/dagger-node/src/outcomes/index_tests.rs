@@ -1,7 +1,10 @@
 use dagger_ledger::OutcomeProof;
 
 use super::*;
-use crate::outcomes::samples::{History, digest};
+use crate::outcomes::{
+    older::{Joined, Older},
+    samples::{History, digest},
+};
 
 /// Small enough to fill some pages, and to have more than one transaction in a bucket.
 const SMALL: Cut = Cut {
@@ -251,4 +254,53 @@ fn what_a_transaction_costs() {
         crate::doctor::bytes_in(&path),
         mark.transactions,
     );
+}
+
+#[test]
+fn what_is_older_counts_once_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, mark) = open(&dir);
+    let mut history = History::default();
+    let older = some(&mut history, 1, 40);
+    let mut newer = vec![Note::From(40)];
+    newer.extend(some(&mut history, 41, 60));
+    let mark = index.apply(mark, &newer).unwrap();
+    assert_eq!((mark.known_from(), mark.lacks()), (41, Some(40)));
+    let mut part = Older::new(&index);
+    index.write_older(&mut part, &older[..9]).unwrap();
+    drop(index);
+
+    // A start later none of it counts, and it is written again from the beginning.
+    let (index, mark) = open(&dir);
+    assert_eq!((mark.known_from(), mark.transactions), (41, 60));
+    let mut part = Older::new(&index);
+    for notes in older.chunks(7) {
+        index.write_older(&mut part, notes).unwrap();
+    }
+    assert!(part.is_certified());
+    let joined = index.finish_older(part, 1, 40).unwrap();
+    let stale = Joined {
+        identity: joined.identity + 1,
+        ..joined
+    };
+    let not_yet = index.apply(mark, &[Note::Older(stale)]).unwrap();
+    assert_eq!(not_yet, mark, "it was of an index that is gone");
+    let mark = index.apply(mark, &[Note::Older(joined)]).unwrap();
+    assert_eq!((mark.known_from(), mark.lacks()), (1, None));
+    assert_eq!(mark.transactions, 180);
+    let all_are_proven = |index: &Index| {
+        let of = |commit| (0..3).all(|n| is_proven(index, &digest(commit, n)));
+        (1..=60).all(of)
+    };
+    assert!(all_are_proven(&index));
+    drop(index);
+    let (index, again) = open(&dir);
+    assert_eq!(again, mark);
+    assert!(all_are_proven(&index));
+
+    // The oldest go first, as if all had come in its time.
+    let mark = index.prune(mark, 100).unwrap();
+    assert_eq!((mark.known_from(), mark.transactions), (28, 99));
+    assert!(index.find(&digest(27, 0)).unwrap().is_none());
+    assert!(is_proven(&index, &digest(28, 0)) && is_proven(&index, &digest(60, 2)));
 }

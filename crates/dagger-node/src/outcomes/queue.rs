@@ -8,7 +8,7 @@ use std::{
 
 use shadowgraph::CheckpointCertificate;
 
-use super::record::Executed;
+use super::{older::Joined, record::Executed};
 
 /// Notes that may wait.
 const WAITING_MAX: usize = 256;
@@ -27,6 +27,8 @@ pub(crate) enum Note {
     Executed(Box<Executed>),
     /// A checkpoint was certified.
     Certificate(Box<CheckpointCertificate>),
+    /// What is older than all that it holds is written.
+    Older(Joined),
 }
 
 impl Note {
@@ -34,7 +36,7 @@ impl Note {
         match self {
             Self::From(commit) | Self::Empty(commit) => Some(*commit),
             Self::Executed(executed) => Some(executed.link.commit),
-            Self::Certificate(_) => None,
+            Self::Certificate(_) | Self::Older(_) => None,
         }
     }
 }
@@ -164,6 +166,12 @@ impl Queue {
         self.lock().stopping = true;
         self.work.notify_all();
         self.done.notify_all();
+    }
+
+    /// Whether the node stops, or nothing is written any more.
+    pub fn is_stopping(&self) -> bool {
+        let inner = self.lock();
+        inner.stopping || inner.off
     }
 
     /// Nothing more will come: the writer ends with what waits.

@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagger_client::api::OutcomesStatus;
+use dagger_client::api::{OutcomesRebuild, OutcomesStatus};
 use nix::sys::statvfs::statvfs;
 
 use super::{
@@ -29,6 +29,8 @@ use crate::{
 
 /// Code of the standing problem while the index is not written.
 const PROBLEM: &str = "E_OUTCOME_INDEX";
+/// Code of the standing problem once a question has met damage.
+pub(super) const DAMAGED: &str = "E_OUTCOME_DAMAGED";
 /// How often a full disk is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 /// With less free space than this, a write that failed in the background is taken for lack of space.
@@ -43,16 +45,20 @@ type Problems = Arc<Mutex<BTreeMap<&'static str, String>>>;
 
 /// The node's index of outcomes. It closes when told to, or when dropped.
 pub(crate) struct OutcomeIndex {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Reads what is older from the logs.
+    pub(super) rebuilder: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-struct Inner {
+pub(super) struct Inner {
     dir: PathBuf,
     keep: u64,
     durable: bool,
-    queue: Queue,
+    pub(super) queue: Queue,
     state: Mutex<State>,
+    /// How far the logs have been read for what is older.
+    pub(super) rebuild: Mutex<Option<OutcomesRebuild>>,
     opened: Condvar,
     bytes: AtomicU64,
     /// The first commit of this run; 0 before it is known.
@@ -100,6 +106,7 @@ impl OutcomeIndex {
             durable: config.durability == Durability::Fsync,
             queue: Queue::default(),
             state: Mutex::new(State::Opening),
+            rebuild: Mutex::default(),
             opened: Condvar::new(),
             bytes: AtomicU64::new(0),
             began: AtomicU64::new(0),
@@ -108,6 +115,7 @@ impl OutcomeIndex {
         Self {
             inner: Arc::new(inner),
             thread: Mutex::new(None),
+            rebuilder: Mutex::new(None),
         }
     }
 
@@ -139,11 +147,16 @@ impl OutcomeIndex {
 
     /// The index, for reading; waits while it is being opened. `None` if there is none at the moment.
     pub(super) fn read(&self) -> Option<Arc<Index>> {
+        self.read_marked().map(|(index, _)| index)
+    }
+
+    /// As [`Self::read`], with how far it goes.
+    pub(super) fn read_marked(&self) -> Option<(Arc<Index>, Mark)> {
         let mut state = self.inner.state.lock().expect("no holder panics");
         loop {
             match &*state {
                 State::Opening => state = self.inner.opened.wait(state).expect("no holder panics"),
-                State::Open(index, _) => return Some(Arc::clone(index)),
+                State::Open(index, mark) => return Some((Arc::clone(index), *mark)),
                 State::Closed => return None,
             }
         }
@@ -151,6 +164,7 @@ impl OutcomeIndex {
 
     /// What the index holds; `None` while there is none, or it was not told yet what the ledger's state begins with.
     pub fn status(&self) -> Option<OutcomesStatus> {
+        let rebuild = *self.inner.rebuild.lock().expect("no holder panics");
         match &*self.inner.state.lock().expect("no holder panics") {
             State::Open(_, mark) => {
                 // What an index that is new holds is what this run executes, the part that is yet to be written included.
@@ -162,10 +176,22 @@ impl OutcomeIndex {
                     from_commit,
                     transactions: mark.transactions,
                     disk_bytes: self.inner.bytes.load(Ordering::Relaxed),
+                    rebuild,
                 })
             }
             _ => None,
         }
+    }
+
+    /// A question has met damage; returns what is said of it.
+    pub(super) fn damaged(&self, why: &str) -> String {
+        let text = format!(
+            "the index of outcomes in {} is damaged ({why}): some questions about the past are not answered. Stop the node, move that directory away, and start it again: it is filled from the node's logs as far as they go back",
+            self.inner.dir.display()
+        );
+        let mut problems = self.inner.problems.lock().expect("no holder panics");
+        problems.insert(DAMAGED, text.clone());
+        text
     }
 
     /// The node stops: from here on nobody waits for a disk that is full.
@@ -176,9 +202,11 @@ impl OutcomeIndex {
     /// Writes what waits and closes the index; blocks meanwhile.
     pub fn close(&self) {
         self.inner.queue.close();
-        let thread = self.thread.lock().expect("no holder panics").take();
-        // A panic there has been printed.
-        let _ = thread.map(std::thread::JoinHandle::join);
+        for thread in [&self.rebuilder, &self.thread] {
+            let thread = thread.lock().expect("no holder panics").take();
+            // A panic there has been printed.
+            let _ = thread.map(std::thread::JoinHandle::join);
+        }
     }
 }
 

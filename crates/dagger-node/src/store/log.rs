@@ -259,15 +259,7 @@ impl EventLog {
     /// # Errors
     /// `E_STORE_DAMAGED`, `E_IO`.
     pub fn replay(&self) -> Result<Replay, NodeError> {
-        let index = self.shared.index.read().expect("no holder panics");
-        let mut segments: VecDeque<SegmentFile> =
-            index.closed.iter().map(|c| c.file.clone()).collect();
-        segments.push_back(index.active.clone());
-        Ok(Replay {
-            chain_id: self.shared.chain_id,
-            segments,
-            current: None,
-        })
+        self.reader().replay()
     }
 
     /// Closes the active segment and begins the next. Without space for that the active one just grows on.
@@ -327,6 +319,22 @@ impl Shared {
 }
 
 impl LogReader {
+    /// Reads every event, oldest first, up to where the log ends when that is reached.
+    ///
+    /// # Errors
+    /// `E_STORE_DAMAGED`, `E_IO`.
+    pub fn replay(&self) -> Result<Replay, NodeError> {
+        let index = self.shared.index.read().expect("no holder panics");
+        let mut segments: VecDeque<SegmentFile> =
+            index.closed.iter().map(|c| c.file.clone()).collect();
+        segments.push_back(index.active.clone());
+        Ok(Replay {
+            chain_id: self.shared.chain_id,
+            segments,
+            current: None,
+        })
+    }
+
     /// The exact bytes of an event, if the log holds it.
     ///
     /// # Errors

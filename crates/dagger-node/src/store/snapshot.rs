@@ -88,6 +88,23 @@ impl OpenSnapshot {
         }
     }
 
+    /// What `accept` makes of the body, if the file is whole.
+    ///
+    /// # Errors
+    /// Why it is not, or what `accept` says.
+    pub(crate) fn read<T, E: std::fmt::Display>(
+        &self,
+        accept: impl FnOnce(&mut dyn Read) -> Result<T, E>,
+    ) -> Result<T, String> {
+        let mut body = self.body().map_err(|e| e.to_string())?;
+        let accepted = accept(&mut body);
+        match body.ends_whole() {
+            Ok(true) => accepted.map_err(|e| e.to_string()),
+            Ok(false) => Err("its checksum does not match".into()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// The body as a stream, which is hashed on its way.
     fn body(&self) -> Result<Hashing<'_>, NodeError> {
         let mut file = &self.file;
@@ -252,6 +269,17 @@ impl Snapshots {
     /// As [`Self::newest`].
     pub fn epoch_start(&self, commit: u64) -> Result<Option<OpenSnapshot>, NodeError> {
         self.open_file(commit, true)
+    }
+
+    /// The commits of the snapshots with which epochs start, ascending.
+    ///
+    /// # Errors
+    /// `E_IO`.
+    pub(crate) fn epoch_starts(&self) -> Result<Vec<u64>, NodeError> {
+        let files = self.files()?.into_iter();
+        Ok(files
+            .filter_map(|(commit, starts)| starts.then_some(commit))
+            .collect())
     }
 
     /// A file in this directory for a snapshot that is being fetched.
