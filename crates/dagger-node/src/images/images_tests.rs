@@ -491,3 +491,55 @@ async fn a_store_sends_no_faster_than_it_may_to_all_who_ask_together() {
     assert!(began.elapsed() >= least, "{:?}", began.elapsed());
     assert_eq!(std::fs::read(path).unwrap(), data);
 }
+
+/// Seconds to fetch 512 MiB of noise from so many stores held to a pace (bytes a second; 0: none).
+async fn seconds(sources: &[LoneStore], digest: [u8; 32], size: u64) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    let machine = LoneStore::open(dir.path(), ImagesLimits::default())
+        .await
+        .unwrap();
+    let from = sources.iter().map(LoneStore::address).collect();
+    let began = std::time::Instant::now();
+    machine.images().ensure(digest, size, from).await.unwrap();
+    let took = began.elapsed().as_secs_f64();
+    machine.close().await;
+    took
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "measures"]
+async fn how_fast_blobs_travel() {
+    let data = noise(512 << 20, 9);
+    for pace in [100_000_000, 0] {
+        let (mut sources, mut dirs, mut digest) = (Vec::new(), Vec::new(), [0; 32]);
+        for _ in 0..3 {
+            let dir = tempfile::tempdir().unwrap();
+            let limits = ImagesLimits {
+                serve_bytes_per_s: pace,
+                ..ImagesLimits::default()
+            };
+            let store = LoneStore::open(dir.path(), limits).await.unwrap();
+            let chunks: Vec<_> = data
+                .chunks(1 << 20)
+                .map(|c| Ok(Bytes::copy_from_slice(c)))
+                .collect();
+            digest = store
+                .images()
+                .add_stream(stream::iter(chunks))
+                .await
+                .unwrap()
+                .0;
+            sources.push(store);
+            dirs.push(dir);
+        }
+        for _ in 0..3 {
+            for count in [1, 3] {
+                let took = seconds(&sources[..count], digest, 512 << 20).await;
+                println!(
+                    "pace {pace} sources {count}: {took:.2} s, {:.0} MB/s",
+                    536.870912 / took
+                );
+            }
+        }
+    }
+}
