@@ -221,6 +221,19 @@ impl Cloud {
         })
     }
 
+    /// The ssh host key that whoever listens at an address shows, in words of a public key file; no way of ours leads there.
+    pub fn key_at(&self, address: &str) -> Result<String> {
+        let (ip, port) = address
+            .rsplit_once(':')
+            .with_context(|| format!("{address:?} is no address and port"))?;
+        let mut scan = shell::program("ssh-keyscan");
+        scan.args(["-T", "15", "-t", "ed25519", "-p", port, ip]);
+        let scanned = shell::output(&mut scan)?;
+        let line = scanned.lines().find(|line| !line.starts_with('#'));
+        let key = line.and_then(|line| Some(line.split_once(' ')?.1.to_owned()));
+        key.with_context(|| format!("nothing shows an ssh host key at {address}"))
+    }
+
     /// The fingerprint of a host key as ssh prints it.
     pub fn fingerprint(&self, public_key: &str) -> Result<String> {
         let file = self.root.join("host-key.pub");

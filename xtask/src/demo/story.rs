@@ -8,6 +8,7 @@ use super::wait::Deadline;
 use crate::guest::MicroGuest;
 use crate::shell;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::net::TcpStream;
 
 /// Name of the VM.
 pub const VM: &str = "web";
@@ -18,6 +19,8 @@ const LEASE_MS: &str = "10000";
 const MARGIN_MS: &str = "5000";
 /// Of four members one may lie; one more than that must hear a machine before it counts as alive.
 const RIVALS_MIN: usize = 2;
+/// The guest's port that its machine opens to everybody.
+const PUBLISHED: &str = "22";
 
 /// The demo as it is told.
 pub struct Story<'a> {
@@ -171,6 +174,8 @@ impl<'a> Story<'a> {
                 &public,
                 "--failover",
                 "recreate",
+                "--publish",
+                PUBLISHED,
                 "--deny-operator",
                 &holder,
                 "--wait",
@@ -232,7 +237,28 @@ impl<'a> Story<'a> {
         );
         self.screen
             .verified(&format!("the guest's host key {shown} is the ledger's"));
+        self.published_port(key)?;
         Ok(uname)
+    }
+
+    /// The port that the VM's machine opens to everybody leads to this very guest.
+    fn published_port(&self, key: &str) -> Result<()> {
+        let cloud = &*self.cloud;
+        let address = self.deadline.wait("the published port", || {
+            let published = cloud.vm(VM)?.published;
+            let address = published.first().and_then(|port| port.address.clone());
+            let address = address.ok_or_else(|| anyhow!("it is nowhere: {published:?}"))?;
+            let shown = cloud.key_at(&address)?;
+            ensure!(
+                words(&shown) == words(key),
+                "{address} leads to a guest with the key {shown}, the ledger holds {key}"
+            );
+            Ok(address)
+        })?;
+        self.screen.verified(&format!(
+            "port {PUBLISHED} is published at {address}, and leads to the same guest"
+        ));
+        Ok(())
     }
 
     /// Step 7: node, shim and QEMU are killed at once; the others decide and act.
@@ -244,6 +270,14 @@ impl<'a> Story<'a> {
         self.cloud.show(self.screen, &["dev", "kill", operator])?;
         let running = self.hypervisors()?;
         ensure!(running.is_empty(), "the VM survived its host: {running:?}");
+        for port in &first.published {
+            let open = port.address.as_ref().map(TcpStream::connect);
+            ensure!(
+                !matches!(open, Some(Ok(_))),
+                "port {} is open although its host is dead",
+                port.guest_port
+            );
+        }
         let cloud = &*self.cloud;
         let screen = &*self.screen;
         let shown = &mut self.shown;
@@ -391,6 +425,11 @@ impl<'a> Story<'a> {
         ));
         Ok(())
     }
+}
+
+/// Kind and key of a public key, without what may follow.
+fn words(key: &str) -> Vec<&str> {
+    key.split_whitespace().take(2).collect()
 }
 
 fn same_commit(nodes: &[(String, Checkpoint)]) -> bool {

@@ -47,6 +47,9 @@ pub struct Vm {
     pub lease_epoch: u64,
     /// The guest's ssh host key, from its host's signed report.
     pub ssh_host_key: Option<String>,
+    /// Ports of the guest that its host opens to everybody.
+    #[serde(default)]
+    pub published: Vec<Published>,
     /// `kvm` or `tcg`.
     pub accelerator: Option<String>,
     /// Why that one.
@@ -56,6 +59,15 @@ pub struct Vm {
     /// What happened to it, oldest first.
     #[serde(default)]
     pub history: Vec<VmEvent>,
+}
+
+/// A port of a guest and where it is open.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Published {
+    /// The port that the guest listens on.
+    pub guest_port: u16,
+    /// Address and port of its host.
+    pub address: Option<String>,
 }
 
 /// A stable code and a text.
