@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use dagger_ledger::Key;
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use iroh::endpoint::Connection;
 use shadowgraph::{ChainId, Committee, Epoch, EpochEnd, MemberIndex};
 use tokio::time::timeout;
@@ -25,6 +25,8 @@ use crate::{
 const PEERS_MAX: usize = 8;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long those that can be reached wait for the next one: a node that is gone must not hold up whoever joins.
+const GRACE: Duration = Duration::from_secs(2);
 /// Snapshots beyond this are refused.
 const SNAPSHOT_BYTES_MAX: u64 = 64 << 30;
 
@@ -132,20 +134,33 @@ pub(crate) async fn connect_to(
     let mut peers = shared.links.views();
     peers.retain(which);
     peers.sort_by_key(|p| (!p.connected, p.seat.is_none()));
-    let dial = peers.into_iter().take(PEERS_MAX).map(|peer| {
-        let node = node.clone();
-        async move {
-            let addr = node.addr_of(&Key(peer.key.0))?;
-            let connection = timeout(PATIENCE, node.endpoint().connect(addr, ALPN)).await;
-            let connection = connection.ok()?.ok()?;
-            Some(Source {
-                name: peer.name,
-                seat: peer.seat,
-                connection,
-            })
+    let dial = peers
+        .into_iter()
+        .take(PEERS_MAX)
+        .zip(0..)
+        .map(|(peer, at)| {
+            let node = node.clone();
+            async move {
+                let addr = node.addr_of(&Key(peer.key.0))?;
+                let connection = timeout(PATIENCE, node.endpoint().connect(addr, ALPN)).await;
+                let connection = connection.ok()?.ok()?;
+                let source = Source {
+                    name: peer.name,
+                    seat: peer.seat,
+                    connection,
+                };
+                Some((at, source))
+            }
+        });
+    let mut dials: FuturesUnordered<_> = dial.collect();
+    let mut sources: BTreeMap<usize, Source> = BTreeMap::new();
+    loop {
+        let patience = if sources.is_empty() { PATIENCE } else { GRACE };
+        match timeout(patience, dials.next()).await {
+            Ok(Some(answered)) => sources.extend(answered),
+            Ok(None) | Err(_) => return sources.into_values().collect(),
         }
-    });
-    join_all(dial).await.into_iter().flatten().collect()
+    }
 }
 
 /// The ends that a peer knows from an epoch on, as far as they verify.
