@@ -4,7 +4,8 @@
 mod support;
 
 use dagger_ledger::{
-    Action, OperatorKeys, OperatorLeave, Parameters, Propose, ProposedChange, Subject, Vote,
+    Action, Arch, MachineAdd, MachineState, OperatorKeys, OperatorLeave, Parameters, Propose,
+    ProposedChange, Subject, Vote,
 };
 use dagger_node::Answer;
 use dagger_node::config::{AllWord, Retain};
@@ -180,8 +181,39 @@ async fn a_network_of_one_grows_to_four() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
-    let mut network = Network::new(4, epochs_of(5));
+    let parameters = Parameters {
+        heartbeat_ms: 300,
+        hear_timeout_ms: 1_500,
+        lease_ms: 4_000,
+        margin_ms: 1_000,
+        gap_cap_ms: 2_000,
+        ..epochs_of(5)
+    };
+    let mut network = Network::new(4, parameters);
     network.start_all().await;
+    let machine = Action::MachineAdd(MachineAdd {
+        machine: "m-3".into(),
+        node_key: network.genesis.operators[3].node_key,
+        arch: Arch::X86_64,
+        vcpus: 1,
+        memory_mib: 64,
+        disk_mib: 64,
+        cpu_permille: 1_000,
+        labels: BTreeMap::new(),
+    });
+    network.execute(0, network.sign(3, machine)).await;
+    // As any node sees it: its state, and how many others say that they hear it.
+    let machine = |network: &Network| {
+        network.handle(0).read(|ledger| {
+            let machine = ledger.machines().next().unwrap();
+            let heard = machine.heard_by.iter().filter(|heard| heard.standing);
+            (machine.state, heard.count())
+        })
+    };
+    until("the machine to be heard by its rivals", || {
+        machine(&network) == (MachineState::Up, 3)
+    })
+    .await;
     load(&network, "before", 6, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let gone = network.handle(0).read(dagger_ledger::Ledger::commit_index);
@@ -197,6 +229,16 @@ async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
     let present = status.consensus.members.iter().find(|m| m.name == "op-1");
     assert!(network.handle(0).read(dagger_ledger::Ledger::commit_index) > gone);
     assert!(absent.unwrap().round < present.unwrap().round, "{status:?}");
+    // And for a machine what its rivals attest, which nobody renews for one that is silent.
+    until("the machine to count as lost", || {
+        machine(&network) == (MachineState::Lost, 0)
+    })
+    .await;
+    network.start(3).await;
+    until("the machine to be heard again", || {
+        machine(&network) == (MachineState::Up, 3)
+    })
+    .await;
     network.stop_all().await;
 }
 
