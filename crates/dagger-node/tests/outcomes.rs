@@ -32,6 +32,19 @@ async fn execute(network: &Network, count: usize, prefix: &str) -> Vec<Transacti
     executed
 }
 
+/// Goes on until an epoch has begun: one ends with a checkpoint, and those are rare where little happens.
+async fn reach(network: &Network, epoch: u64) -> Vec<TransactionStatus> {
+    let end = tokio::time::Instant::now() + support::DEADLINE;
+    let mut executed = Vec::new();
+    while network.handle(0).status().consensus.epoch < epoch {
+        assert!(tokio::time::Instant::now() < end, "epoch {epoch}");
+        let more = format!("reach-{epoch}-{}", executed.len());
+        executed.extend(execute(network, 1, &more).await);
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    executed
+}
+
 fn digest(status: &TransactionStatus) -> Digest {
     status.digest.parse().unwrap()
 }
@@ -64,10 +77,7 @@ async fn what_is_no_longer_in_memory_is_told_and_proven_from_the_index() {
     let mut network = Network::new(1, short_epochs());
     network.start(0).await;
     let before = execute(&network, 12, "before").await;
-    until("three epochs", || {
-        network.handle(0).status().consensus.epoch >= 2
-    })
-    .await;
+    reach(&network, 2).await;
     network.stop(0).await;
     network.start(0).await;
 
@@ -135,11 +145,8 @@ async fn a_lost_index_is_filled_from_the_logs_as_far_as_they_go_back() {
         config.store.retain = Retain::All(AllWord::All);
     });
     network.start(0).await;
-    let before = execute(&network, 22, "before").await;
-    until("four epochs", || {
-        network.handle(0).status().consensus.epoch >= 4
-    })
-    .await;
+    let mut before = execute(&network, 22, "before").await;
+    before.extend(reach(&network, 4).await);
     let index = network.node_dir(0).join("outcomes");
     let genesis = fs::read(network.node_dir(0).join("genesis.json")).unwrap();
     let verifier = Verifier::new(&genesis).unwrap();
@@ -221,10 +228,7 @@ async fn damage_that_a_question_meets_is_said() {
     let mut network = Network::new(1, short_epochs());
     network.start(0).await;
     let executed = execute(&network, 7, "a").await;
-    until("an epoch", || {
-        network.handle(0).status().consensus.epoch >= 1
-    })
-    .await;
+    reach(&network, 1).await;
     network.stop(0).await;
     let damaged = executed[0].commit.as_ref().unwrap().index;
     cut(&network.node_dir(0).join("outcomes"), damaged);
@@ -248,10 +252,7 @@ async fn the_same_transaction_handed_in_after_a_restart_is_answered_with_its_fir
     let account = network.account(0, "once");
     let first = network.execute(0, account.clone()).await;
     execute(&network, 8, "more").await;
-    until("an epoch", || {
-        network.handle(0).status().consensus.epoch >= 1
-    })
-    .await;
+    reach(&network, 1).await;
     network.stop(0).await;
     network.start(0).await;
     assert_eq!(network.handle(0).transaction(&digest(&first)), None);
