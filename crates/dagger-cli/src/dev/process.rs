@@ -1,13 +1,14 @@
 //! The processes of a network: nodes by their pid files, and whatever else runs in its directory.
 //!
 //! A process is only ever touched when its program and its directory both say that it is one of ours:
-//! pid numbers are used again, and an editor may be looking at a log.
+//! pid numbers are used again, and an editor may be looking at a log. A guest's way out is one by its parent.
 
 use super::{Layout, NodePlan};
 use crate::failure::{Done, Exit, Failure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -28,6 +29,8 @@ pub enum Kind {
     Shim,
     /// QEMU.
     Hypervisor,
+    /// `pasta`, a guest's way out. It works nowhere and names no directory: it is known by the shim that started it.
+    Egress,
 }
 
 /// A process that runs in the network's directory.
@@ -40,10 +43,31 @@ pub struct Found {
 /// Every process of ours below `directory`.
 pub fn below(directory: &Path) -> Done<Vec<Found>> {
     let entries = std::fs::read_dir("/proc").map_err(|error| Failure::file("/proc", &error))?;
-    let pids = entries
+    let pids: Vec<i32> = entries
         .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter_map(|pid| inspect(pid, directory)).collect())
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    let inspected = pids.iter().map(|pid| inspect(*pid, directory));
+    let mut found: Vec<Found> = inspected.flatten().collect();
+    let shims = found.iter().filter(|found| found.kind == Kind::Shim);
+    let shims: BTreeSet<i32> = shims.map(|shim| shim.pid.as_raw()).collect();
+    found.extend(pids.into_iter().filter_map(|pid| egress(pid, &shims)));
+    Ok(found)
+}
+
+fn egress(pid: i32, shims: &BTreeSet<i32>) -> Option<Found> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which may hold anything, comes the state and then the parent.
+    let parent = stat.rsplit(')').next()?.split_whitespace().nth(1)?;
+    if !shims.contains(&parent.parse().ok()?) {
+        return None;
+    }
+    let words = command_line(pid)?;
+    let program = Path::new(words.first()?).file_name()?.to_str()?;
+    program.starts_with("pasta").then_some(Found {
+        pid: Pid::from_raw(pid),
+        kind: Kind::Egress,
+    })
 }
 
 fn inspect(pid: i32, directory: &Path) -> Option<Found> {
@@ -54,6 +78,7 @@ fn inspect(pid: i32, directory: &Path) -> Option<Found> {
         Kind::Node => option(&words, "--data"),
         Kind::Shim => option(&words, "--dir"),
         Kind::Hypervisor => std::fs::read_link(format!("/proc/{pid}/cwd")).ok(),
+        Kind::Egress => None,
     };
     works_in?.starts_with(directory).then_some(Found {
         pid: Pid::from_raw(pid),

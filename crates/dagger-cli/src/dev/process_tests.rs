@@ -65,3 +65,46 @@ fn a_child_that_works_there_is_found_and_killed_and_a_bystander_is_not() {
     bystander.kill().unwrap();
     bystander.wait().unwrap();
 }
+
+#[test]
+fn what_a_shim_started_for_its_guest_goes_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().canonicalize().unwrap();
+    let (shim, pasta, pid) = (root.join("dagger"), root.join("pasta"), root.join("pid"));
+    // A shell as the shim: its first word is the script that it runs.
+    std::os::unix::fs::symlink("/bin/sh", &shim).unwrap();
+    std::os::unix::fs::symlink("/bin/sleep", &pasta).unwrap();
+    let script = format!(
+        "cd /; {} 600 & echo $! >{pid}.new; mv {pid}.new {pid}; wait",
+        pasta.display(),
+        pid = pid.display()
+    );
+    std::fs::write(root.join("vm-shim"), script).unwrap();
+    let mut shim = Command::new(&shim);
+    shim.args(["vm-shim", "--dir"])
+        .arg(root.join("1-1"))
+        .current_dir(&root);
+    let mut shim = shim.spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(60);
+    while !pid.exists() {
+        assert!(Instant::now() < end, "the shim does not start");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid: i32 = std::fs::read_to_string(&pid)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let reaper = std::thread::spawn(move || shim.wait().unwrap());
+    runtime.block_on(kill_all(&root)).unwrap();
+    reaper.join().unwrap();
+    // Gone, or nobody has taken note of its end yet.
+    while command_line(pid).is_some_and(|words| !words.is_empty()) {
+        assert!(Instant::now() < end, "it outlives its shim");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
