@@ -281,7 +281,13 @@ impl Node {
         }
         self.handle.shared.links.close_all();
         let _ = tokio::time::timeout(STOP_PATIENCE, self.router.shutdown()).await;
-        self.images.shutdown().await;
+        // The library that keeps it was once seen not to answer.
+        if tokio::time::timeout(STOP_PATIENCE, self.images.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the index of images did not close in time");
+        }
         if self.cores.await.is_err() {
             tracing::error!("the keeper of the node's cores ended with a panic");
         }
