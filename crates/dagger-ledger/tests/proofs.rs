@@ -5,24 +5,6 @@ mod cloud;
 use cloud::{Cloud, vm};
 use dagger_ledger::*;
 
-fn busy() -> Cloud {
-    let mut cloud = Cloud::new(4);
-    for i in 0..20 {
-        let publish = Publish {
-            guest_port: 80,
-            host_port: Some(8_080 + i),
-        };
-        let id = cloud.create(VmCreate {
-            publish: vec![publish],
-            ..vm(&format!("web-{i}"))
-        });
-        if i % 2 == 0 {
-            cloud.bring_up(id);
-        }
-    }
-    cloud
-}
-
 fn keys() -> Vec<StateKey> {
     vec![
         StateKey::Network,
@@ -41,7 +23,7 @@ fn keys() -> Vec<StateKey> {
 
 #[test]
 fn every_kind_of_record_is_proved_under_the_root() {
-    let mut cloud = busy();
+    let mut cloud = Cloud::busy();
     let root = Digest(cloud.ledger.state_root());
     assert_eq!(root.0, cloud.ledger.recompute_state_root());
     for key in keys() {
@@ -65,7 +47,7 @@ fn every_kind_of_record_is_proved_under_the_root() {
 
 #[test]
 fn absence_is_proved_and_cannot_be_forged() {
-    let mut cloud = busy();
+    let mut cloud = Cloud::busy();
     let root = Digest(cloud.ledger.state_root());
     let proof = cloud
         .ledger
@@ -104,7 +86,7 @@ fn absence_is_proved_and_cannot_be_forged() {
 
 #[test]
 fn a_record_that_changed_since_the_root_is_not_proved() {
-    let mut cloud = busy();
+    let mut cloud = Cloud::busy();
     cloud.ledger.state_root();
     let key = StateKey::Vm("acme".into(), "web-1".into());
     assert!(cloud.ledger.prove(&key).is_some());
@@ -190,5 +172,5 @@ fn digests_and_roots_are_pinned() {
     insta::assert_snapshot!("transaction_digest", digest_of_body(b"{}"));
     insta::assert_snapshot!("outcomes_root", Digest(cloud.ledger.outcomes_root()));
     insta::assert_snapshot!("state_root", Digest(cloud.ledger.recompute_state_root()));
-    insta::assert_snapshot!("root_with_vms", Digest(busy().ledger.state_root()));
+    insta::assert_snapshot!("root_with_vms", Digest(Cloud::busy().ledger.state_root()));
 }

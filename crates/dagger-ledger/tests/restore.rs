@@ -8,24 +8,6 @@ use dagger_ledger::*;
 /// A state as format 4 has it, hexadecimal, below the state root that was computed when it was written.
 const FORMAT_4: &str = include_str!("fixtures/format_4.hex");
 
-fn busy() -> Cloud {
-    let mut cloud = Cloud::new(4);
-    for i in 0..20 {
-        let publish = Publish {
-            guest_port: 80,
-            host_port: Some(8_080 + i),
-        };
-        let id = cloud.create(VmCreate {
-            publish: vec![publish],
-            ..vm(&format!("web-{i}"))
-        });
-        if i % 2 == 0 {
-            cloud.bring_up(id);
-        }
-    }
-    cloud
-}
-
 fn format_4() -> (String, Vec<u8>) {
     let (root, hex) = FORMAT_4.split_once('\n').expect("a line with the root");
     let hex: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
@@ -84,7 +66,7 @@ fn a_record_has_one_form_with_its_later_part_and_without() {
     spelled_out.extend(borsh::to_vec(&(0u32, 0u32)).expect("bytes"));
     assert!(borsh::from_slice::<VmRecord>(&plain).is_ok());
     assert!(borsh::from_slice::<VmRecord>(&spelled_out).is_err());
-    let cloud = busy();
+    let cloud = Cloud::busy();
     for vm in cloud.ledger.vms() {
         let bytes = borsh::to_vec(vm).expect("bytes");
         assert_eq!(
@@ -101,7 +83,7 @@ fn a_record_has_one_form_with_its_later_part_and_without() {
 
 #[test]
 fn a_snapshot_restores_to_identical_roots_and_goes_on_alike() {
-    let mut cloud = busy();
+    let mut cloud = Cloud::busy();
     cloud.all_lose(2);
     cloud.run(20_000);
     let mut copy = Ledger::restore(&cloud.ledger.snapshot()).expect("a good snapshot");
@@ -134,7 +116,7 @@ fn a_snapshot_restores_to_identical_roots_and_goes_on_alike() {
 
 #[test]
 fn a_strangers_count_does_not_decide_how_much_is_allocated() {
-    let cloud = busy();
+    let cloud = Cloud::busy();
     let bytes = cloud.ledger.snapshot();
     // The number of ids given out stands before the list of VMs, which begins with its length, as each of them does.
     let listed = |vms: &[VmRecord]| {
@@ -173,7 +155,7 @@ fn a_strangers_count_does_not_decide_how_much_is_allocated() {
 
 #[test]
 fn damaged_snapshots_are_refused() {
-    let cloud = busy();
+    let cloud = Cloud::busy();
     let bytes = cloud.ledger.snapshot();
     assert_eq!(
         Ledger::restore(&bytes[..3]).err(),

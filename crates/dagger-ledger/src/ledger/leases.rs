@@ -251,18 +251,13 @@ impl Ledger {
     /// Lets leases lapse whose time has come. Costs the machines whose earliest possible lapse has passed, not all.
     pub(super) fn lapse_leases(&mut self) {
         let now_ms = self.clock.active_ms;
+        self.look_ahead(self.clock.time_ms);
         let mut lapsed = Vec::new();
-        while let Some((look_ms, id)) = self.indexes.lease_looks.first().copied() {
-            if look_ms > now_ms {
-                break;
-            }
-            self.indexes.lease_looks.pop_first();
-            match self.lapse_at(id) {
-                Some(lapse_ms) if lapse_ms > now_ms => {
-                    self.indexes.lease_looks.insert((lapse_ms, id));
-                }
-                _ => lapsed.push(id),
-            }
+        while let Some(due) = self.indexes.lease_looks.first().copied()
+            && due.0 <= now_ms
+        {
+            self.indexes.lease_looks.remove(&due);
+            lapsed.push(due.1);
         }
         // The queue's order depends on when each was last looked at, which a restored ledger does not know.
         lapsed.sort_unstable();

@@ -122,6 +122,25 @@ impl Cloud {
         Self::with_parameters(operators, Parameters::default())
     }
 
+    /// Twenty VMs that publish a port each; every other one runs.
+    pub fn busy() -> Self {
+        let mut cloud = Self::new(4);
+        for i in 0..20 {
+            let publish = Publish {
+                guest_port: 80,
+                host_port: Some(8_080 + i),
+            };
+            let id = cloud.create(VmCreate {
+                publish: vec![publish],
+                ..vm(&format!("web-{i}"))
+            });
+            if i % 2 == 0 {
+                cloud.bring_up(id);
+            }
+        }
+        cloud
+    }
+
     pub fn with_parameters(operators: u64, parameters: Parameters) -> Self {
         let mut cloud = Self::bare(operators, parameters);
         let mut batch: Vec<_> = (0..operators)
