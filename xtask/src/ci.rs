@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: everything a change must pass, in one command, ordered so that what is quick
 //! to fail comes first. Closes with the line `N passed, N failed`.
 
-use crate::{demo, docs, fuzz, layers, setup, shell, suite};
+use crate::{demo, docs, fuzz, instructions, layers, setup, shell, suite};
 use anyhow::Result;
 use clap::Args;
 
@@ -55,6 +55,7 @@ fn checks(args: &CiArgs, counts: &mut suite::Counts) -> Result<()> {
         *counts = sum;
         result
     })?;
+    shell::step("instructions", instructions::check)?;
     if !args.no_demo {
         shell::step("demo", || {
             demo::run(&demo::DemoArgs {

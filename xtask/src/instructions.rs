@@ -1,8 +1,10 @@
 //! `cargo xtask instructions`: what the hot paths cost in instructions, against pinned counts. A slower machine or a busy one
 //! counts the same, so a change is the code's, or the compiler's. Times and caches are not looked at.
+//! Counts are of one compiler, and of processors with AVX2 (valgrind hides AVX-512).
 
+use crate::setup::{self, Need, SetupArgs};
 use crate::shell;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,6 +14,12 @@ use std::path::{Path, PathBuf};
 const TOLERANCE_PERCENT: f64 = 3.0;
 /// Where the counts are pinned, from the root of the checkout.
 const PINNED: &str = "xtask/src/instructions.txt";
+
+const NEEDS: &[Need] = &[Need {
+    program: "valgrind",
+    package: "valgrind",
+    why: "counts the instructions of the hot paths",
+}];
 
 /// A path: the program that takes it, its name there, and the two counts whose difference is measured.
 struct HotPath {
@@ -46,12 +54,118 @@ pub struct InstructionsArgs {
     pin: bool,
 }
 
+/// What is pinned: by which compiler, and what each path takes.
+struct Pinned {
+    compiler: String,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Pinned {
+    fn read() -> Result<Self> {
+        let text = std::fs::read_to_string(shell::root().join(PINNED));
+        Self::parse(&text.with_context(|| format!("cannot read {PINNED}"))?)
+    }
+
+    /// The first line that is no comment names the compiler, every other one a path and its count.
+    fn parse(text: &str) -> Result<Self> {
+        let mut lines = text.lines().filter(|line| !line.starts_with('#'));
+        let compiler = lines.next().context("no compiler is named")?.to_owned();
+        let count = |line: &str| {
+            let (name, count) = line.split_once(' ').context("a line is `name count`")?;
+            let count = count.trim().parse();
+            Ok((name.to_owned(), count.with_context(|| line.to_owned())?))
+        };
+        let counts = lines.map(count).collect::<Result<_>>()?;
+        Ok(Self { compiler, counts })
+    }
+
+    fn write(&self) -> Result<()> {
+        let mut text = String::from(
+            "# Instructions per event, transaction or proof; `cargo xtask instructions --pin` writes this.\n",
+        );
+        text += &format!("{}\n", self.compiler);
+        for path in PATHS {
+            text += &format!("{:<20} {}\n", path.name, self.counts[path.name]);
+        }
+        std::fs::write(shell::root().join(PINNED), text)
+            .with_context(|| format!("cannot write {PINNED}"))
+    }
+}
+
 /// Counts every path; fails if one is further from its pinned count than the tolerance, in either direction.
 pub fn run(args: &InstructionsArgs) -> Result<()> {
-    ensure!(
-        shell::find_program("valgrind").is_some(),
-        "valgrind is not installed: `apt-get install valgrind`; only this command needs it"
-    );
+    setup::ensure(NEEDS, &SetupArgs::default())?;
+    let compiler = compiler()?;
+    if args.pin {
+        let counts = count_all(&BTreeMap::new())?;
+        return Pinned { compiler, counts }.write();
+    }
+    let pinned = Pinned::read()?;
+    if let Some(why) = incomparable(&pinned.compiler, &compiler) {
+        println!("{why}: counts may differ for that alone");
+    }
+    compare(&pinned)
+}
+
+/// As [`run`], where that can be compared; says so where it cannot.
+pub fn check() -> Result<()> {
+    let pinned = Pinned::read()?;
+    if let Some(why) = incomparable(&pinned.compiler, &compiler()?) {
+        println!("    {why}: not compared");
+        return Ok(());
+    }
+    setup::ensure(NEEDS, &SetupArgs { yes: true })?;
+    compare(&pinned)
+}
+
+/// Why counts made here say nothing about the pinned ones.
+fn incomparable(pinned: &str, compiler: &str) -> Option<String> {
+    if !has_avx2() {
+        return Some("the counts are pinned for x86 processors with AVX2".into());
+    }
+    (pinned != compiler).then(|| format!("the counts are pinned for {pinned}, this is {compiler}"))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx2() -> bool {
+    false
+}
+
+fn compare(pinned: &Pinned) -> Result<()> {
+    let counts = count_all(&pinned.counts)?;
+    let is_off = |name: &&str| {
+        let before = pinned.counts.get(*name);
+        !before.is_some_and(|before| is_within(counts[*name], *before))
+    };
+    let off: Vec<&str> = PATHS.iter().map(|path| path.name).filter(is_off).collect();
+    if !off.is_empty() {
+        bail!(
+            "{} changed by more than {TOLERANCE_PERCENT} %: find out why, or pin the new counts with --pin",
+            off.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Counts every path, and prints it beside what it was.
+fn count_all(before: &BTreeMap<String, u64>) -> Result<BTreeMap<String, u64>> {
+    build()?;
+    let mut counts = BTreeMap::new();
+    for path in PATHS {
+        let each = measure(path)?;
+        let compared = compared(each, before.get(path.name));
+        println!("{:<20} {each:>9} {compared}", path.name);
+        counts.insert(path.name.to_owned(), each);
+    }
+    Ok(counts)
+}
+
+fn build() -> Result<()> {
     shell::run(shell::cargo().args([
         "build",
         "--release",
@@ -64,36 +178,16 @@ pub fn run(args: &InstructionsArgs) -> Result<()> {
         "consensus_paths",
         "--example",
         "ledger_paths",
-    ]))?;
-    let file = shell::root().join(PINNED);
-    let pinned = if args.pin {
-        BTreeMap::new()
-    } else {
-        parse(&std::fs::read_to_string(&file).with_context(|| format!("cannot read {PINNED}"))?)?
-    };
-    let mut lines = String::from(
-        "# Instructions per event, transaction or proof; `cargo xtask instructions --pin` writes this.\n",
-    );
-    let mut off = Vec::new();
-    for path in PATHS {
-        let each = measure(path)?;
-        lines += &format!("{:<20} {each}\n", path.name);
-        let before = pinned.get(path.name);
-        println!("{:<20} {each:>9} {}", path.name, compared(each, before));
-        if !args.pin && !before.is_some_and(|before| is_within(each, *before)) {
-            off.push(path.name);
-        }
-    }
-    if args.pin {
-        std::fs::write(&file, lines).with_context(|| format!("cannot write {PINNED}"))?;
-    }
-    if !off.is_empty() {
-        bail!(
-            "{} changed by more than {TOLERANCE_PERCENT} %: find out why, or pin the new counts with --pin",
-            off.join(", ")
-        );
-    }
-    Ok(())
+    ]))
+}
+
+/// The compiler's name and version.
+fn compiler() -> Result<String> {
+    let text = shell::output(shell::program("rustc").arg("--version"))?;
+    let mut words = text.split_whitespace();
+    let named = words.next().zip(words.next());
+    let (name, version) = named.context("rustc told no version")?;
+    Ok(format!("{name} {version}"))
 }
 
 /// Instructions of one more time on the path.
@@ -121,17 +215,6 @@ fn references(report: &str) -> Option<u64> {
     let line = report.lines().find(|line| line.contains("refs:"))?;
     let (_, number) = line.split_once("refs:")?;
     number.trim().replace(',', "").parse().ok()
-}
-
-fn parse(text: &str) -> Result<BTreeMap<String, u64>> {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    lines
-        .map(|line| {
-            let (name, count) = line.split_once(' ').context("a line is `name count`")?;
-            let count = count.trim().parse();
-            Ok((name.to_owned(), count.with_context(|| line.to_owned())?))
-        })
-        .collect()
 }
 
 fn is_within(now: u64, before: u64) -> bool {

@@ -15,9 +15,17 @@ fn a_change_counts_in_both_directions() {
 
 #[test]
 fn every_path_is_pinned() {
-    let text = std::fs::read_to_string(shell::root().join(PINNED)).unwrap();
-    let pinned = parse(&text).unwrap();
+    let pinned = Pinned::read().unwrap();
     let paths: Vec<&str> = PATHS.iter().map(|path| path.name).collect();
-    assert!(paths.iter().all(|name| pinned.contains_key(*name)));
-    assert_eq!(pinned.len(), paths.len());
+    assert!(paths.iter().all(|name| pinned.counts.contains_key(*name)));
+    assert_eq!(pinned.counts.len(), paths.len());
+    assert!(pinned.compiler.starts_with("rustc 1."));
+}
+
+#[test]
+fn another_compiler_is_not_compared() {
+    if has_avx2() {
+        assert_eq!(incomparable("rustc 1.95.0", "rustc 1.95.0"), None);
+    }
+    assert!(incomparable("rustc 1.95.0", "rustc 1.96.0").is_some());
 }
