@@ -21,11 +21,13 @@ use crate::{
     clock::boottime_ms,
     handle::{NodeHandle, Shared},
     membership::Membership,
-    transport::Frame,
+    transport::{Frame, Link},
 };
 
 /// Heartbeats remembered until they are proven.
 const HEARTBEATS_KEPT: usize = 1024;
+/// Machines of one attestation: with ids of any length it fits a transaction. What remains is said at the next look.
+const CHANGES_MAX: usize = dagger_ledger::ATTEST_MACHINES_MAX / 2;
 /// Acknowledgements of one member that wait for its event to be committed.
 const ACKS_PER_MEMBER_MAX: usize = 1024;
 
@@ -59,17 +61,14 @@ impl Attestor {
     }
 
     /// A machine's heartbeat has come in: notes it if it is from the machine's own node, and answers.
-    pub async fn heartbeat(&self, from: Peer, machine: u32, seq: u64) {
+    pub async fn heartbeat(&self, from: &Link, machine: u32, seq: u64) {
         if self.shared.seat().is_none() {
             return;
         }
         let id = MachineId(machine);
-        let Some(key) = self.shared.links.key_of(from) else {
-            return;
-        };
         let genuine = {
             let ledger = self.shared.ledger.read().expect("no holder panics");
-            ledger.machine(id).is_some_and(|m| m.node_key == key)
+            ledger.machine(id).is_some_and(|m| m.node_key == from.key)
         };
         if !genuine {
             return;
@@ -81,15 +80,12 @@ impl Attestor {
             .insert(id, boottime_ms());
         // Asked only now: the round must be of an event that this member makes after it heard.
         if let Some((epoch, round)) = self.shared.replica.next_round().await {
-            self.shared.links.send_frame(
-                from,
-                &Frame::HeartbeatAck {
-                    machine,
-                    seq,
-                    epoch,
-                    round,
-                },
-            );
+            from.send(&Frame::HeartbeatAck {
+                machine,
+                seq,
+                epoch,
+                round,
+            });
         }
     }
 
@@ -232,12 +228,11 @@ impl Attestor {
             .operators()
             .find(|o| o.member == Some(seat.0))
             .map(|o| o.id);
+        let own_counts = me.is_some_and(|me| own_word_counts(&ledger, me));
         let state = self.state.lock().expect("no holder panics");
         let mut attest = Attest::default();
-        for machine in ledger
-            .machines()
-            .filter(|m| Some(m.operator) != me || self.own_word_counts(&ledger, m.operator))
-        {
+        let counts = |operator| Some(operator) != me || own_counts;
+        for machine in ledger.machines().filter(|m| counts(m.operator)) {
             let heard = state
                 .heard
                 .get(&machine.id)
@@ -252,19 +247,7 @@ impl Attestor {
                 attest.lost.push(machine.id);
             }
         }
-        (!attest.hears.is_empty() || !attest.lost.is_empty()).then_some(attest)
-    }
-
-    /// Whether the ledger counts an operator's word about its own machines: only where all others together
-    /// have no more weight than may be faulty.
-    fn own_word_counts(&self, ledger: &Ledger, operator: OperatorId) -> bool {
-        let seats = ledger.operators().filter(|o| o.member.is_some());
-        let (mut total, mut own) = (0, 0);
-        for seat in seats {
-            total += seat.weight;
-            own += if seat.id == operator { seat.weight } else { 0 };
-        }
-        total > 0 && total - own <= (total - 1) / 3
+        (!attest.hears.is_empty() || !attest.lost.is_empty()).then(|| bounded(attest))
     }
 
     async fn tell(&self, attest: Attest) {
@@ -328,3 +311,26 @@ impl Attestor {
             .max(10)
     }
 }
+
+/// Whether the ledger counts an operator's word about its own machines: only where all others together
+/// have no more weight than may be faulty.
+fn own_word_counts(ledger: &Ledger, operator: OperatorId) -> bool {
+    let seats = ledger.operators().filter(|o| o.member.is_some());
+    let (mut total, mut own) = (0, 0);
+    for seat in seats {
+        total += seat.weight;
+        own += if seat.id == operator { seat.weight } else { 0 };
+    }
+    total > 0 && total - own <= (total - 1) / 3
+}
+
+/// As much of it as one transaction may say.
+fn bounded(mut attest: Attest) -> Attest {
+    attest.lost.truncate(CHANGES_MAX);
+    attest.hears.truncate(CHANGES_MAX - attest.lost.len());
+    attest
+}
+
+#[cfg(test)]
+#[path = "attest_tests.rs"]
+mod tests;

@@ -145,7 +145,7 @@ impl Node {
                 ground.epochs.clone(),
                 ground.snapshots.clone(),
                 Arc::new(move |key| admits(&admitted, key)),
-                Arc::new(move || known.links.connected()),
+                Arc::new(move |most| known.links.connected(most)),
             ),
         );
         let host = open_host(&handle);

@@ -198,7 +198,7 @@ fn a_state_is_served_once_its_epoch_is_proven_to_have_begun() {
         epochs.clone(),
         snapshots,
         Arc::new(|_| true),
-        Arc::new(Vec::new),
+        Arc::new(|_| Vec::new()),
     );
     let ask = |request| serve.answer(&request).unwrap();
     let chunk = |index| Request::Chunk { epoch: 1, index };

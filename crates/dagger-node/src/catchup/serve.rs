@@ -35,8 +35,8 @@ const CLOSE_STRANGER: VarInt = VarInt::from_u32(1);
 /// Says whether the node with a key may ask.
 pub(crate) type Admission = Arc<dyn Fn(&Key) -> bool + Send + Sync>;
 
-/// Says which nodes this one is connected to.
-pub(crate) type Connected = Arc<dyn Fn() -> Vec<(Key, Vec<String>)> + Send + Sync>;
+/// Says which nodes this one is connected to, so many of them at most.
+pub(crate) type Connected = Arc<dyn Fn(usize) -> Vec<(Key, Vec<String>)> + Send + Sync>;
 
 /// The snapshot that was asked for last: open, with the hashes of its chunks.
 struct Held {
@@ -142,7 +142,7 @@ impl CatchupProtocol {
             }
             Request::Chunk { epoch, index } => Answer::Chunk(self.chunk(*epoch, *index)?),
             Request::Peers => {
-                let connected = (self.connected)().into_iter().take(PEERS_MAX);
+                let connected = (self.connected)(PEERS_MAX).into_iter();
                 Answer::Peers(connected.map(|(key, at)| (key.0, at)).collect())
             }
             Request::Events { epoch, wanted } => Answer::Events(self.events(*epoch, wanted)?),

@@ -101,7 +101,7 @@ impl Inbound for Ingest {
         let from = link.peer();
         match frame {
             Frame::Consensus(bytes) => self.consensus(link, bytes).await,
-            Frame::Heartbeat { machine, seq } => self.attestor.heartbeat(from, machine, seq).await,
+            Frame::Heartbeat { machine, seq } => self.attestor.heartbeat(link, machine, seq).await,
             Frame::HeartbeatAck {
                 machine: _,
                 seq,

@@ -24,8 +24,8 @@ use crate::error::SubmitError;
 
 /// Two connections made within this time are twins: both ends dialled.
 const TWIN_WINDOW: Duration = Duration::from_secs(5);
-/// Followers served at once.
-const FOLLOWERS_MAX: usize = 256;
+/// Peers in the table: every machine of a large network has a link to each member.
+const LINKS_MAX: usize = 1 << 14;
 /// Nodes dialled because a peer named them.
 const LEARNT_MAX: usize = 16;
 
@@ -197,6 +197,11 @@ impl Link {
         open || self.in_process.load(Ordering::Relaxed)
     }
 
+    /// Sends a frame to this peer.
+    pub fn send(&self, frame: &Frame) {
+        self.push(frame, &frame.encode(), Lane::Answers);
+    }
+
     /// Puts a frame in its lane, or before all others if it is urgent.
     fn push(&self, frame: &Frame, encoded: &super::frame::Encoded, lane: Lane) {
         let lane = if frame.is_urgent() {
@@ -303,9 +308,11 @@ impl Links {
         self.changed.send_modify(|count| *count += 1);
     }
 
-    /// Whom this node is connected to, and where they can be dialled: what it tells others.
-    pub(crate) fn connected(&self) -> Vec<(Key, Vec<String>)> {
-        let connected = self.all().into_iter().filter(|link| link.is_connected());
+    /// Some of those whom this node is connected to, and where they can be dialled: what it tells others.
+    pub(crate) fn connected(&self, most: usize) -> Vec<(Key, Vec<String>)> {
+        let table = self.table.read().expect("no holder panics");
+        let links = table.by_key.values();
+        let connected = links.filter(|link| link.is_connected()).take(most);
         let known = connected.map(|link| {
             let mut addresses = link.addresses();
             let current = link.current.borrow().clone();
@@ -341,13 +348,7 @@ impl Links {
         }
         let name = directory.name_of(key)?;
         let mut table = self.table.write().expect("no holder panics");
-        if table
-            .by_peer
-            .keys()
-            .filter(|p| matches!(p, Peer::Follower(_)))
-            .count()
-            >= FOLLOWERS_MAX
-        {
+        if table.by_key.len() >= LINKS_MAX {
             return None;
         }
         Some(table.add(PeerEntry {
@@ -373,16 +374,6 @@ impl Links {
         table.by_key.get(key).cloned()
     }
 
-    /// The node key of a peer.
-    pub(crate) fn key_of(&self, peer: Peer) -> Option<Key> {
-        self.table
-            .read()
-            .expect("no holder panics")
-            .by_peer
-            .get(&peer)
-            .map(|link| link.key)
-    }
-
     /// Sends a consensus message; it may be lost.
     pub(crate) fn send(&self, to: Recipient, message: &Message) {
         let frame = Frame::Consensus(message.encode());
@@ -399,19 +390,6 @@ impl Links {
                     link.push(&frame, &encoded, Lane::Answers);
                 }
             }
-        }
-    }
-
-    /// Sends a frame to one peer.
-    pub(crate) fn send_frame(&self, to: Peer, frame: &Frame) {
-        if let Some(link) = self
-            .table
-            .read()
-            .expect("no holder panics")
-            .by_peer
-            .get(&to)
-        {
-            link.push(frame, &frame.encode(), Lane::Answers);
         }
     }
 

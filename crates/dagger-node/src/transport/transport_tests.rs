@@ -147,10 +147,8 @@ impl TestNode {
     fn send(&self, to: u16, number: u64, padding: usize) {
         let mut bytes = vec![0; 8 + padding];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
-        self.links.send_frame(
-            Peer::Member(MemberIndex(to)),
-            &Frame::Transaction(Bytes::from(bytes)),
-        );
+        let link = self.links.by_key(&public(to)).unwrap();
+        link.send(&Frame::Transaction(Bytes::from(bytes)));
     }
 }
 
@@ -236,8 +234,9 @@ async fn a_stranger_is_refused_and_a_machine_of_the_ledger_is_not() {
     // And it can be answered.
     let machine = zero.links.views()[0].key;
     assert_eq!(machine, public(2));
-    zero.links
-        .send_frame(Peer::Follower(1), &Frame::Heartbeat { machine: 5, seq: 6 });
+    let link = zero.links.by_key(&machine).unwrap();
+    assert_eq!(link.peer(), Peer::Follower(1));
+    link.send(&Frame::Heartbeat { machine: 5, seq: 6 });
     until("the answer", || {
         two.collector
             .received
@@ -330,4 +329,28 @@ fn frames_decode_strictly() {
     assert!(Frame::decode(Bytes::new()).is_err());
     assert!(super::frame::frame_length([0; 4]).is_err());
     assert!(super::frame::frame_length([0xff; 4]).is_err());
+}
+
+/// Knows everybody.
+struct Everybody;
+
+impl Directory for Everybody {
+    fn name_of(&self, node_key: &Key) -> Option<String> {
+        Some(node_key.to_hex())
+    }
+}
+
+#[test]
+fn ten_thousand_machines_are_admitted_and_not_any_number() {
+    let links = Links::new(Vec::new(), true);
+    let machine = |number: u32| {
+        let mut key = [0; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        Key(key)
+    };
+    let admitted = (0..20_000).map(|number| links.admit(&machine(number), &Everybody).is_some());
+    assert_eq!(admitted.filter(|admitted| *admitted).count(), 16_384);
+    // Who is in stays in.
+    assert!(links.admit(&machine(0), &Everybody).is_some());
+    assert!(links.admit(&machine(16_384), &Everybody).is_none());
 }
