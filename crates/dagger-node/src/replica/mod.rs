@@ -101,6 +101,18 @@ pub struct ReplicaHandle {
     inputs: Inputs,
     controls: mpsc::Sender<Control>,
     status: Arc<Mutex<ReplicaStatus>>,
+    next: Arc<NextRound>,
+}
+
+/// The epoch, and the round of the next own event, while the replica's thread waits for something to do; `None` while it does something,
+/// which may be making that event.
+#[derive(Default)]
+pub(crate) struct NextRound(Mutex<Option<(u64, u64)>>);
+
+impl NextRound {
+    pub fn set(&self, next: Option<(u64, u64)>) {
+        *self.0.lock().expect("no holder panics") = next;
+    }
 }
 
 /// The replica thread's ends of the channels.
@@ -108,6 +120,7 @@ pub(crate) struct ReplicaQueues {
     pub inputs: InputsEnd,
     pub controls: mpsc::Receiver<Control>,
     pub status: Arc<Mutex<ReplicaStatus>>,
+    pub next: Arc<NextRound>,
 }
 
 impl ReplicaQueues {
@@ -124,16 +137,19 @@ impl ReplicaHandle {
         let (inputs, inputs_end) = Inputs::new();
         let (controls, controls_end) = mpsc::channel(CONTROLS_MAX);
         let status = Arc::new(Mutex::default());
+        let next = Arc::new(NextRound::default());
         let queues = ReplicaQueues {
             inputs: inputs_end,
             controls: controls_end,
             status: Arc::clone(&status),
+            next: Arc::clone(&next),
         };
         (
             Self {
                 inputs,
                 controls,
                 status,
+                next,
             },
             queues,
         )
@@ -182,8 +198,13 @@ impl ReplicaHandle {
         let _ = self.controls.send(control).await;
     }
 
-    /// The epoch, and a round of it that the next own event will have at least; `None` while the node stops.
+    /// The epoch, and a round of it that the next own event will have at least; `None` while the node stops. The event is one
+    /// that is made after the question, also where the thread need not be woken for the answer.
     pub(crate) async fn next_round(&self) -> Option<(u64, u64)> {
+        let known = *self.next.0.lock().expect("no holder panics");
+        if known.is_some() {
+            return known;
+        }
         let (reply, answer) = oneshot::channel();
         self.inputs
             .send(ReplicaInput::NextRound { reply })

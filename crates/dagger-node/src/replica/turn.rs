@@ -91,10 +91,13 @@ impl ReplicaThread {
         self.queues
     }
 
-    fn publish_status(&mut self) {
+    /// Gives the epoch and the round of the next own event, by the status that was made known.
+    fn publish_status(&mut self) -> (u64, u64) {
         self.published = Instant::now();
         let status = self.replica.status();
+        let next = (status.epoch.0, status.round.0 + 1);
         *self.queues.status.lock().expect("no holder panics") = status;
+        next
     }
 
     /// Waits for the first input or the deadline, then takes what else has come in.
@@ -102,7 +105,8 @@ impl ReplicaThread {
         let until = Instant::now() + self.wait();
         let idle = self.deferred.is_empty() && self.queues.inputs.is_empty();
         if idle || self.published.elapsed() >= STATUS_INTERVAL {
-            self.publish_status();
+            let next = self.publish_status();
+            self.queues.next.set(Some(next));
         }
         let mut control = self.deferred.pop_front();
         let mut input: Option<Waiting> = None;
@@ -116,6 +120,8 @@ impl ReplicaThread {
                 queues.inputs.poll_recv(context).map(|first| input = first)
             });
         }
+        // From here on events may be made.
+        self.queues.next.set(None);
         let epoch = self.replica.epoch();
         for _ in 0..INPUTS_PER_TURN_MAX {
             match (control.take(), input.take()) {
