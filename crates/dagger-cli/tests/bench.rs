@@ -57,6 +57,25 @@ fn members_as_processes_order_everything_once_also_when_one_is_killed() {
 }
 
 #[test]
+fn machines_are_heard_and_answered_and_keep_their_leases() {
+    let args = [
+        "liveness",
+        "--machines",
+        "20",
+        "--interval",
+        "100",
+        "--duration",
+        "1",
+    ];
+    let figures = figures(&args);
+    assert!((figures["machines"] - 20.0).abs() < 0.5, "{figures:?}");
+    assert!(figures["answered"] > 0.0, "{figures:?}");
+    assert!(figures["answer_p50"] > 0.0, "{figures:?}");
+    assert!(figures["member_with_heartbeats"] > 0.0, "{figures:?}");
+    assert!(figures["lapses"].abs() < 0.5, "{figures:?}");
+}
+
+#[test]
 fn too_many_crashes_are_wrong_usage() {
     let output = bench(&["consensus", "--crash", "2"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

@@ -29,6 +29,7 @@ pub mod executor;
 mod faults;
 pub mod handle;
 mod heal;
+pub mod heartbeats;
 pub mod host;
 mod identity;
 pub mod images;

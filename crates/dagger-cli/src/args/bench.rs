@@ -10,11 +10,16 @@ pub enum BenchCommand {
     Consensus(BenchConsensusArgs),
     /// Deciding: two million VMs on 6,100 machines in memory, on one core
     Ledger(BenchLedgerArgs),
+    /// Being alive: ten thousand machines' connections and heartbeats, and what they cost one member
+    Liveness(BenchLivenessArgs),
     /// Hosting: virtual machines of a network on this machine, beside bare QEMUs with the same devices
     Vm(BenchVmArgs),
     /// One process of a benchmark; told what to do on standard input
     #[command(hide = true)]
     Member,
+    /// One process of `bench liveness`; told what to do on standard input
+    #[command(hide = true)]
+    LivenessPart,
 }
 
 /// What is ordered.
@@ -107,6 +112,28 @@ pub struct BenchLedgerArgs {
     /// One figure a line, as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Args, Clone)]
+pub struct BenchLivenessArgs {
+    /// How many machines
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=16_000))]
+    pub machines: u32,
+    /// Time between two heartbeats of a machine [default: as the ledger's rules have it]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=15_000))]
+    pub interval: Option<u64>,
+    /// Seconds that are measured, each: with no machine connected, with all of them, and with their heartbeats
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
+    pub duration: f64,
+    /// An indicative answer in less than a minute, with a thousand machines
+    #[arg(long)]
+    pub quick: bool,
+    /// One figure a line, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where the member's data goes while it runs [default: the system's directory for such]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// What `dagger bench vm` measures.

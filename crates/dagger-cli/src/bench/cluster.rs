@@ -2,19 +2,17 @@
 
 use super::fleet;
 use super::member::{Plan, Report};
+use super::process::Process;
 use super::recorder::{Schedule, now_ns};
 use crate::args::{BenchConsensusArgs, BenchMode, BenchStore, BenchTransport, Durability};
 use crate::context::now_ms;
-use crate::failure::{Done, Exit, Failure};
+use crate::failure::{Done, Failure};
 use crate::setup;
 use dagger_ledger::Parameters;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::{Serialize, de::DeserializeOwned};
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -24,21 +22,6 @@ const LEAD_NS: u64 = 300_000_000;
 const DRAIN_MS: u64 = 10_000;
 /// A slow member's turn: it is stopped for the rest of it.
 const SLOW_TURN: Duration = Duration::from_millis(40);
-
-struct Process {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    /// The first seat it runs.
-    seat: u16,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// What all processes measured.
 pub struct Run {
@@ -78,7 +61,11 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
         BenchTransport::Memory => vec![plan(&members)],
         BenchTransport::Iroh => members.chunks(1).map(plan).collect(),
     };
-    let mut processes: Vec<Process> = plans.iter().map(spawn).collect::<Done<_>>()?;
+    let start = |plan: &Plan| {
+        let name = format!("member {}", plan.members[0].0);
+        Process::start("member", name, plan)
+    };
+    let mut processes: Vec<Process> = plans.iter().map(start).collect::<Done<_>>()?;
     for process in &mut processes {
         let _: String = process.read()?;
     }
@@ -105,7 +92,10 @@ pub fn run(args: &BenchConsensusArgs, rate: u64) -> Done<Run> {
         };
         process.write(&own)?;
     }
-    let slowed = slow.map(|percent| (processes[last].seat, processes[last].pid(), percent));
+    let slowed = slow.map(|percent| {
+        let seat = plans[last].members[0].0;
+        (seat, processes[last].pid(), percent)
+    });
     let reports = slow_down(slowed, &schedule, || read_reports(&mut processes))?;
     Ok(Run {
         reports,
@@ -143,48 +133,8 @@ fn slow_down<T>(
     })
 }
 
-impl Process {
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.child.id().cast_signed())
-    }
-
-    fn read<T: DeserializeOwned>(&mut self) -> Done<T> {
-        let mut line = String::new();
-        let read = self.out.read_line(&mut line);
-        read.map_err(|error| Failure::file("a member", &error))?;
-        serde_json::from_str(&line).map_err(|_| {
-            let text = format!("member {} ended before it was done", self.seat);
-            Failure::new(Exit::Failure, "E_BENCH", text).hint("its last words stand above")
-        })
-    }
-
-    fn write(&mut self, value: &impl Serialize) -> Done {
-        let line = serde_json::to_string(value).expect("plain data");
-        let input = self.child.stdin.as_mut().expect("a pipe was asked for");
-        writeln!(input, "{line}").map_err(|error| Failure::file("a member", &error))
-    }
-}
-
-fn spawn(plan: &Plan) -> Done<Process> {
-    let program = std::env::current_exe().map_err(|error| Failure::file("this program", &error))?;
-    let mut child = Command::new(program)
-        .args(["bench", "member"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| Failure::file("a member", &error))?;
-    let out = BufReader::new(child.stdout.take().expect("a pipe was asked for"));
-    let mut process = Process {
-        child,
-        out,
-        seat: plan.members[0].0,
-    };
-    process.write(plan)?;
-    Ok(process)
-}
-
 /// Keys, addresses and genesis of `n` members.
-fn make_members(
+pub fn make_members(
     root: &std::path::Path,
     n: u16,
     parameters: Parameters,

@@ -3,6 +3,7 @@
 //! It speaks JSON lines with the process that started it: a plan in, "ready" out, a schedule in, a report out.
 
 use super::load;
+use super::process::{cpu_seconds, log_errors, say, told};
 use super::recorder::{Recorder, Schedule, Seen, now_ns};
 use super::signed::Signed;
 use crate::failure::{Done, Exit, Failure};
@@ -10,8 +11,7 @@ use dagger_node::config::{Durability, NodeConfig};
 use dagger_node::node::Node;
 use dagger_node::opaque::{MemoryNetwork, Opaque};
 use nix::sys::resource::{UsageWho, getrusage};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use std::io::{BufRead as _, Write as _};
+use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,14 +67,8 @@ struct Member {
 
 /// Runs what standard input says.
 pub fn run() -> Done {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
-    let plan: Plan = read()?;
+    log_errors();
+    let plan: Plan = told()?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| Failure::file("the runtime cannot start", &error))?;
     let mut members = runtime.block_on(start(&plan))?;
@@ -87,10 +81,10 @@ pub fn run() -> Done {
             member.signed = Some(signed);
         }
     }
-    write(&"ready")?;
-    let schedule: Schedule = read()?;
+    say(&"ready")?;
+    let schedule: Schedule = told()?;
     let report = measure(&plan, &members, schedule);
-    write(&report)?;
+    say(&report)?;
     // The others may need this member's votes for what has not come out yet. The input ends when all have reported.
     let _ = std::io::stdin().read_line(&mut String::new());
     // The data goes with the benchmark; nothing is left to be done in order.
@@ -218,32 +212,7 @@ fn sleep_until(at_ns: u64) {
     std::thread::sleep(Duration::from_nanos(at_ns.saturating_sub(now_ns())));
 }
 
-fn cpu_seconds() -> f64 {
-    let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
-    let seconds = |t: nix::sys::time::TimeVal| t.tv_sec() as f64 + t.tv_usec() as f64 / 1e6;
-    seconds(usage.user_time()) + seconds(usage.system_time())
-}
-
 fn resident_bytes() -> u64 {
     let usage = getrusage(UsageWho::RUSAGE_SELF).expect("a process may ask for its own usage");
     usage.max_rss().unsigned_abs() * 1024
-}
-
-fn read<T: DeserializeOwned>() -> Done<T> {
-    let mut line = String::new();
-    let read = std::io::stdin().lock().read_line(&mut line);
-    read.map_err(|error| Failure::file("standard input", &error))?;
-    serde_json::from_str(&line).map_err(|error| {
-        Failure::usage(format!(
-            "this command is started by the other benchmarks: {error}"
-        ))
-    })
-}
-
-fn write(value: &impl Serialize) -> Done {
-    let line = serde_json::to_string(value).expect("plain data");
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")
-        .and_then(|()| out.flush())
-        .map_err(|error| Failure::file("standard output", &error))
 }

@@ -6,8 +6,10 @@ mod consensus;
 mod figure;
 mod fleet;
 mod ledger;
+mod liveness;
 mod load;
 mod member;
+mod process;
 mod recorder;
 mod signed;
 mod targets;
@@ -20,7 +22,9 @@ pub fn run(command: &BenchCommand) -> Done {
     match command {
         BenchCommand::Consensus(args) => consensus::run(args),
         BenchCommand::Ledger(args) => figure::print(&ledger::measure(args.quick), args.json),
+        BenchCommand::Liveness(args) => liveness::run(args),
         BenchCommand::Vm(args) => vm::run(args),
         BenchCommand::Member => member::run(),
+        BenchCommand::LivenessPart => liveness::run_part(),
     }
 }
