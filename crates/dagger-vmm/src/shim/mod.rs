@@ -1,8 +1,8 @@
 //! The shim: one small process per instance that owns QEMU, its exit, its console and its lease.
 //!
 //! Started by the host, it lives until QEMU has ended; the daemon may come and go. One thread, one `poll` loop
-//! (`watch.rs`), no runtime. What it decides is in `guard.rs`; how QEMU is started, in `process.rs`; the conversation with
-//! it, in `running.rs`; who it is, in `user.rs`, and what it is given, in `files.rs`; the host's connections, in `connections.rs`; the
+//! (`watch.rs`), no runtime. What it decides is in `guard.rs`; as what QEMU is started, in `start.rs`, and how, in `process.rs`; the
+//! conversation with it, in `running.rs`; who it is, in `user.rs`, and what it is given, in `files.rs`; the host's connections, in `connections.rs`; the
 //! guest's way out, in `egress.rs`.
 
 mod connections;
@@ -13,6 +13,7 @@ mod guard;
 mod process;
 mod routes;
 mod running;
+mod start;
 mod user;
 mod watch;
 
