@@ -4,6 +4,8 @@
 
 #[path = "network/accounts.rs"]
 mod accounts;
+#[path = "network/connections.rs"]
+mod connections;
 #[path = "network/disputes.rs"]
 mod disputes;
 #[path = "network/guests.rs"]

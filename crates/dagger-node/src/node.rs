@@ -211,7 +211,8 @@ impl Node {
         let app = crate::api::router(self.handle.clone(), self.images.clone());
         let stop = self.stop.clone();
         self.spawn(async move {
-            let served = axum::serve(listener, app)
+            // Not the router itself, of which each connection would get a deep copy.
+            let served = axum::serve(listener, app.into_make_service())
                 .with_graceful_shutdown(async move { stop.cancelled().await });
             if let Err(error) = served.await {
                 tracing::error!(%error, "the API stopped");

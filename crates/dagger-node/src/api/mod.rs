@@ -19,8 +19,8 @@ use crate::NodeHandle;
 use crate::images::Images;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderMap, header};
-use axum::response::IntoResponse;
-use axum::{Json, Router, routing::get};
+use axum::{Router, routing::get};
+use bytes::Bytes;
 use dagger_client::api::CheckView;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,10 +64,12 @@ struct Document;
 /// The API of `node`, ready to be served.
 pub fn router(node: NodeHandle, images: Images) -> Router {
     let (router, document) = routes().split_for_parts();
-    let document = Json(document);
+    // As bytes that all share: the document itself is more than a megabyte in memory, and a handler is cloned for each request.
+    let document = Bytes::from(serde_json::to_vec(&document).expect("the document is plain JSON"));
+    let as_json = [(header::CONTENT_TYPE, "application/json")];
     router
         .route("/metrics", get(reads::metrics))
-        .route("/openapi.json", get(async move || document.into_response()))
+        .route("/openapi.json", get(async move || (as_json, document)))
         .fallback(async || {
             ApiError::not_found(
                 "E_UNKNOWN_PATH",
