@@ -8,6 +8,8 @@ mod accounts;
 mod connections;
 #[path = "network/disputes.rs"]
 mod disputes;
+#[path = "network/groups.rs"]
+mod groups;
 #[path = "network/guests.rs"]
 mod guests;
 #[path = "network/kills.rs"]

@@ -19,12 +19,22 @@ pub struct Network {
 impl Network {
     /// A network of these operators, ready to take VMs.
     pub fn start(root: &Path, names: &[&str]) -> Self {
+        Self::start_with(root, names, "")
+    }
+
+    /// The same; what `first` says stands first in each node's configuration.
+    pub fn start_with(root: &Path, names: &[&str], first: &str) -> Self {
         let programs = root.join("programs");
         std::fs::create_dir(&programs).unwrap();
         let qemu = programs.join("qemu-system-x86_64");
         std::fs::write(&qemu, QEMU).unwrap();
         std::fs::set_permissions(&qemu, PermissionsExt::from_mode(0o755)).unwrap();
         let homes = found(root, names);
+        for home in &homes {
+            let file = home.data.join("node.toml");
+            let rest = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("{first}{rest}")).unwrap();
+        }
         let nodes = homes
             .iter()
             .map(|home| home.start_with_path(programs.to_str().unwrap()));
