@@ -7,7 +7,7 @@ use std::{
 
 use dagger_ledger::Key;
 
-use super::{ConsensusProtocol, Frame, Inbound, links::Link};
+use super::{ConsensusProtocol, Frame, Inbound, link::Link};
 
 /// Bytes taken from a queue at once.
 const BATCH_BYTES: usize = 256 << 10;

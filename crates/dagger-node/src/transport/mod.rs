@@ -8,6 +8,7 @@
 
 mod endpoint;
 mod frame;
+mod link;
 mod links;
 mod memory;
 mod queue;
@@ -18,8 +19,10 @@ mod transport_tests;
 
 pub(crate) use endpoint::bind;
 pub(crate) use frame::Frame;
-pub(crate) use links::{Directory, Link, PeerEntry};
-pub use links::{LinkView, Links};
+pub use link::LinkView;
+pub(crate) use link::{Link, PeerEntry};
+pub(crate) use links::Directory;
+pub use links::Links;
 pub(crate) use memory::Hub;
 pub(crate) use session::{ConsensusProtocol, Inbound, dial_all};
 

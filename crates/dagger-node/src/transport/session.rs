@@ -20,7 +20,8 @@ use tokio_util::task::TaskTracker;
 use super::{
     ALPN, Frame, PROTOCOL_VERSION,
     frame::{Hello, frame_length},
-    links::{Directory, Link, Links},
+    link::Link,
+    links::{Directory, Links},
 };
 
 /// The node stops.
