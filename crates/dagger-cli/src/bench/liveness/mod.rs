@@ -135,7 +135,10 @@ impl Member {
                 return Ok(());
             }
             if Instant::now() > until {
-                return Err(failed(&format!("{up} of {machines} machines were heard")));
+                let text = format!("only {up} of {machines} machines were heard in time");
+                return Err(failed(&text).hint(
+                    "the machines' own side runs here too: lower --machines, or take more cores",
+                ));
             }
             std::thread::sleep(Duration::from_millis(200));
         }
