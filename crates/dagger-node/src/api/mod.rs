@@ -6,6 +6,7 @@
 //! Must not live here: anything that decides; a handler reads, converts, or hands on.
 
 mod blobs;
+mod commit_views;
 mod error;
 mod proofs;
 mod proposal_views;

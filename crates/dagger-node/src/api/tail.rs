@@ -1,6 +1,6 @@
 //! The ledger's stream: pages of commits, and server-sent events that resume where they broke off.
 
-use super::{Api, ApiError, views};
+use super::{Api, ApiError, commit_views};
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
@@ -48,7 +48,7 @@ fn page(api: &Api, from: u64, limit: usize) -> CommitPage {
     let commits = api.node.read(|ledger| {
         records
             .iter()
-            .map(|record| views::commit(ledger, record))
+            .map(|record| commit_views::commit(ledger, record))
             .collect()
     });
     // The first commit has index 1: asking from 0 or 1 asks for all there is.
