@@ -12,8 +12,9 @@ fn with_checksum(bytes: &[u8]) -> Vec<u8> {
 fuzz_target!(|input: &[u8]| {
     if let Some(header) = input.get(..SEGMENT_HEADER_BYTES) {
         for header in [header.to_vec(), with_checksum(header)] {
-            if record::check_segment_header("log".as_ref(), &header, &[7; 32], 1).is_ok() {
-                assert_eq!(header, record::encode_segment_header(&[7; 32], 1));
+            let checked = record::check_segment_header("log".as_ref(), &header, &[7; 32], 1);
+            if let Ok(form) = checked {
+                assert_eq!(header, record::encode_segment_header(&[7; 32], 1, form));
             }
         }
     }

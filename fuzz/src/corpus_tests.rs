@@ -205,12 +205,10 @@ fn frames() {
 
 #[test]
 fn records() {
-    seed(
-        "record",
-        "segment-header",
-        &record::encode_segment_header(&[7; 32], 1),
-    );
-    let mut older = record::encode_segment_header(&[7; 32], 1);
+    let header = |form| record::encode_segment_header(&[7; 32], 1, form);
+    seed("record", "segment-header", &header(record::Form::Plain));
+    seed("record", "sealed-header", &header(record::Form::Sealed));
+    let mut older = header(record::Form::Plain);
     older[8..12].copy_from_slice(&0u32.to_le_bytes());
     let crc = crc32c::crc32c(&older[..52]);
     older[52..56].copy_from_slice(&crc.to_le_bytes());

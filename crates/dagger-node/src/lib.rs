@@ -47,6 +47,7 @@ mod receipts;
 pub mod replay;
 pub mod replica;
 mod rules;
+mod sealing;
 mod stages;
 mod statement;
 mod status;

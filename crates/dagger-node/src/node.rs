@@ -155,7 +155,7 @@ impl Node {
             router = router.accept(tunnel::ALPN, TunnelProtocol::new(guests));
         }
         let router = router.spawn();
-        let healer = ground.clone();
+        let (healer, sealer) = (ground.clone(), ground.clone());
         let cores = tokio::spawn(keep_running(ground, start, queues, stop.clone()));
         let node = Self {
             handle,
@@ -170,6 +170,9 @@ impl Node {
         node.spawn(Arc::clone(&attestor).run_heartbeats());
         node.spawn(attestor.run_attestations());
         node.spawn(crate::heal::watch(healer));
+        // It ends by itself, between two steps: no file may change under another start in this process.
+        let sealing = crate::sealing::run(sealer, node.stop.clone());
+        node.tasks.spawn(sealing);
         node.spawn(crate::peers::learn(Arc::clone(&shared)));
         if let Some(host) = host {
             node.start_host(host);

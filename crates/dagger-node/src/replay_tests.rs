@@ -6,8 +6,7 @@ use shadowgraph::{CommitIndex, Epoch, EventDraft, EventRef, MemberIndex, Signing
 use super::*;
 use crate::{
     config::Durability,
-    replica::key_of,
-    store::{EventLog, Options},
+    store::{EventLog, Options, key_of},
 };
 
 const ROUNDS: u64 = 8;

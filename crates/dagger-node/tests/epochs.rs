@@ -296,6 +296,12 @@ async fn the_whole_history_replays_to_the_certified_roots_from_genesis_alone() {
     let last = load(&network, "a", 20, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     until("several epochs", || (0..4).all(|i| epoch(&network, i) >= 2)).await;
+    let is_sealed = |i| {
+        let log = "events/0000000001/0000000001.log";
+        let log = std::fs::read(network.node_dir(i).join(log)).unwrap();
+        log[8..12] == 2u32.to_le_bytes()
+    };
+    until("sealed logs", || (0..4).all(is_sealed)).await;
     network.stop_all().await;
     let mut roots = BTreeMap::new();
     for i in 0..4 {

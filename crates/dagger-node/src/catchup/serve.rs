@@ -20,8 +20,7 @@ use super::wire::{
 };
 use crate::{
     error::NodeError,
-    replica::key_of,
-    store::{Epochs, OpenSnapshot, Snapshots},
+    store::{Epochs, OpenSnapshot, Snapshots, key_of},
 };
 
 /// Requests answered at once over all peers; further ones wait.

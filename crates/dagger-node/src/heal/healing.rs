@@ -15,8 +15,7 @@ use shadowgraph::{
 
 use crate::{
     error::NodeError,
-    replica::key_of,
-    store::{Content, EventKey, Salvage},
+    store::{Content, EventKey, Salvage, key_of},
 };
 
 /// What was done to a log.
@@ -74,10 +73,14 @@ impl Healing {
         })?;
         let Reading {
             held,
-            citers,
+            mut citers,
             last_own,
             ..
         } = reading;
+        for (tip, behind) in &salvage.tips {
+            let citer = citers.entry(reference(tip)).or_insert(*behind);
+            *citer = (*citer).min(*behind);
+        }
         let mut this = Self {
             chain_id,
             committee,

@@ -102,8 +102,10 @@ pub(crate) async fn heal(ground: &Ground, epoch: Epoch) -> Result<bool, NodeErro
     }
     let epochs = ground.epochs.clone();
     let healed = blocking("healing a log", move || {
+        let _changing = epochs.changing();
+        let healed = healing.finish();
         epochs.forget(epoch);
-        healing.finish()
+        healed
     })
     .await?;
     let Healed {

@@ -22,7 +22,6 @@ use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use ingest::{CheckedCache, Ingest};
 pub(crate) use recover::{Origin, Recovered, recover};
-pub(crate) use serve::key_of;
 pub(crate) use turn::ReplicaThread;
 
 use self::inputs::{Inputs, InputsEnd};

@@ -12,7 +12,7 @@ use crate::{
     handle::Shared,
     outcomes::Note,
     rules::check_known,
-    store::{Epochs, EventLog},
+    store::{Epochs, EventLog, LogReader},
 };
 
 /// What a replica is made of, apart from its logs.
@@ -90,17 +90,16 @@ pub(crate) fn recover(
     loop {
         check_known(shared, epoch)?;
         shared.enter_epoch(reading.recovery.committee().clone());
-        let log = epochs.log(epoch).map_err(|e| e.in_log(epoch.0))?;
-        let read = reading.log(&log, shared, executor);
-        read.map_err(|e| e.in_log(epoch.0))?;
         let kept = epochs.end(epoch)?;
+        let read = reading.epoch(epochs, epoch, kept.is_none(), shared, executor);
+        let written = read.map_err(|e| e.in_log(epoch.0))?;
         if let (None, Some(end)) = (&reading.end, &kept) {
             // The log alone may lack the votes.
             reading.recovery.ended(end.clone());
             reading.outputs(shared, executor)?;
         }
-        match reading.end.take() {
-            Some(end) => {
+        match (reading.end.take(), written) {
+            (Some(end), _) => {
                 let certificate = Box::new(end.certificate.clone());
                 shared.outcomes.note(Note::Certificate(certificate));
                 if kept.is_none() {
@@ -108,8 +107,8 @@ pub(crate) fn recover(
                 }
                 epoch = end.next.epoch();
             }
-            None if kept.is_some() => return Err(missing()),
-            None => {
+            (None, None) => return Err(missing()),
+            (None, Some(log)) => {
                 return Ok(Recovered {
                     replica: reading.recovery.finish(shared.clock.now_ms()),
                     log,
@@ -129,9 +128,25 @@ struct Reading {
 }
 
 impl Reading {
+    /// Reads an epoch's log, and opens it for writing if it is to be `written` on.
+    fn epoch(
+        &mut self,
+        epochs: &Epochs,
+        epoch: Epoch,
+        written: bool,
+        shared: &Shared,
+        executor: &mut Executor,
+    ) -> Result<Option<EventLog>, NodeError> {
+        let log = written.then(|| epochs.log(epoch)).transpose()?;
+        if let Some(reader) = epochs.reader(epoch)? {
+            self.log(&reader, shared, executor)?;
+        }
+        Ok(log)
+    }
+
     fn log(
         &mut self,
-        log: &EventLog,
+        log: &LogReader,
         shared: &Shared,
         executor: &mut Executor,
     ) -> Result<(), NodeError> {

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use shadowgraph::{
-    Epoch, EventRef, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round,
-    StoreRequest, SyncRequest,
+    Epoch, MESSAGE_EVENTS_MAX, MemberIndex, Message, Peer, Recipient, Round, StoreRequest,
+    SyncRequest,
 };
 use tokio::sync::Semaphore;
 
 use crate::{
     error::NodeError,
     handle::Shared,
-    store::{Epochs, EventKey, LogReader},
+    store::{Epochs, EventKey, LogReader, key_of},
     transport::Links,
 };
 
@@ -56,15 +56,6 @@ pub fn answer_end(epochs: Epochs, links: Links, to: Peer, epoch: Epoch) {
             tracing::error!(code = error.code(), %error, "cannot read how an epoch ended");
         }
     });
-}
-
-/// An event's name in the log.
-pub(crate) fn key_of(event: &EventRef) -> EventKey {
-    EventKey {
-        round: event.round.0,
-        creator: event.creator.0,
-        digest: event.digest.0,
-    }
 }
 
 /// The events of a request, lowest rounds first, up to its bound of bytes.

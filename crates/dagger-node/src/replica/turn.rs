@@ -25,7 +25,7 @@ use crate::{
     outcomes::Note,
     parking::Parking,
     rules::check_known,
-    store::{Epochs, EventKey, EventLog},
+    store::{Epochs, EventLog, key_of},
 };
 
 /// Inputs handled before their outputs are carried out: one sync covers them all.
@@ -315,12 +315,7 @@ impl ReplicaThread {
 
     fn append(&mut self, event: &VerifiedEvent) {
         let reference = event.reference();
-        let key = EventKey {
-            round: reference.round.0,
-            creator: reference.creator.0,
-            digest: reference.digest.0,
-        };
-        self.log.append(key, event.bytes());
+        self.log.append(key_of(reference), event.bytes());
         if Some(reference.creator) == self.shared.seat() {
             note_own_event(&self.shared, &self.cache, event);
         }

@@ -1,7 +1,7 @@
 //! The epochs of a data directory: one directory for each, with its event log and, once it has ended, the proof of that.
 //!
 //! ```text
-//! events/<epoch>/00000001.seg ...   the log; gone once pruned
+//! events/<epoch>/0000000001.log ... the log; sealed some time after the epoch's end, gone once pruned
 //! events/<epoch>/end                magic 8 | format u32 | BLAKE3 of the body 32 | body (an EpochEnd, borsh); kept for ever
 //! ```
 //! The epoch after the last end of an unbroken chain from 0 is the present one.
@@ -10,12 +10,18 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use shadowgraph::{Epoch, EpochEnd};
+use tokio::sync::Notify;
 
-use super::{EventLog, LogReader, Options, record::array};
+use super::{
+    EventLog, LogReader, Options,
+    record::array,
+    sealed::{Sealing, seal},
+    segment::{Opened, SegmentFile},
+};
 use crate::{data_dir::write_atomically, error::NodeError};
 
 const END_FILE: &str = "end";
@@ -30,6 +36,20 @@ pub struct Epochs {
     chain_id: [u8; 32],
     options: Options,
     readers: Arc<Mutex<BTreeMap<u64, LogReader>>>,
+    /// Held by whoever replaces or removes files of logs that nobody writes any more.
+    changing: Arc<Mutex<()>>,
+    ended: Arc<Notify>,
+}
+
+/// What sealing an epoch's log came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SealReport {
+    /// Segments that were sealed.
+    pub segments: u64,
+    /// Bytes that they had.
+    pub before: u64,
+    /// Bytes that they have.
+    pub after: u64,
 }
 
 impl Epochs {
@@ -44,6 +64,8 @@ impl Epochs {
             chain_id,
             options,
             readers: Arc::default(),
+            changing: Arc::default(),
+            ended: Arc::default(),
         })
     }
 
@@ -76,15 +98,64 @@ impl Epochs {
             return Ok(None);
         }
         // An ended epoch's log has no writer any more.
-        let (log, _) = EventLog::open(&self.path(epoch), self.chain_id, self.options)?;
-        readers.insert(epoch.0, log.reader());
-        Ok(Some(log.reader()))
+        let reader = LogReader::open(&self.path(epoch), self.chain_id)?;
+        readers.insert(epoch.0, reader.clone());
+        Ok(Some(reader))
     }
 
     /// An epoch's log was written anew: whoever reads it next looks at it again.
     pub(crate) fn forget(&self, epoch: Epoch) {
         let mut readers = self.readers.lock().expect("no holder panics");
         readers.remove(&epoch.0);
+    }
+
+    /// Seals what is not yet sealed of an ended epoch's log. `go_on` is asked before each step, some milliseconds of work;
+    /// once it says no the rest is left as it is.
+    ///
+    /// # Errors
+    /// As [`seal`]; what is sealed by then stays so.
+    pub fn seal(
+        &self,
+        epoch: Epoch,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<SealReport, NodeError> {
+        let mut report = SealReport::default();
+        let dir = self.path(epoch);
+        let last = SegmentFile::numbers(&dir)?.pop();
+        for number in 1..=last.unwrap_or(0) {
+            let _changing = self.changing();
+            let segment = SegmentFile::new(&dir, number);
+            // Removed meanwhile.
+            if !segment.path.exists() {
+                break;
+            }
+            if let Opened::Sealed(_) = segment.open(&self.chain_id)? {
+                continue;
+            }
+            match seal(&segment, &self.chain_id, Some(number) == last, go_on)? {
+                Sealing::Done { before, after } => {
+                    report.segments += 1;
+                    report.before += before;
+                    report.after += after;
+                }
+                Sealing::Left => break,
+            }
+        }
+        if report.segments > 0 {
+            // What it keeps in memory to find single events in a plain log is no longer needed.
+            self.forget(epoch);
+        }
+        Ok(report)
+    }
+
+    /// For as long as it is held no file of a log that nobody writes is replaced or removed by anybody else.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().expect("no holder panics")
+    }
+
+    /// Waits until an epoch has ended since this was last asked.
+    pub(crate) async fn ended(&self) {
+        self.ended.notified().await;
     }
 
     /// Whether the epoch's log is there.
@@ -114,7 +185,9 @@ impl Epochs {
         bytes.extend_from_slice(&body);
         write_atomically(&dir.join(END_FILE), &bytes)?;
         let synced = fs::File::open(&self.dir).and_then(|d| d.sync_all());
-        synced.map_err(|e| NodeError::io("sync", &self.dir, e))
+        synced.map_err(|e| NodeError::io("sync", &self.dir, e))?;
+        self.ended.notify_one();
+        Ok(())
     }
 
     /// How an epoch ended, if it did.
@@ -169,6 +242,7 @@ impl Epochs {
     /// # Errors
     /// `E_IO`.
     pub fn prune(&self, first_kept: Epoch) -> Result<u64, NodeError> {
+        let _changing = self.changing();
         let mut pruned = 0;
         for epoch in (0..first_kept.0).map(Epoch) {
             if !self.has_log(epoch) {

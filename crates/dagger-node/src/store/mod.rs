@@ -10,9 +10,12 @@
 
 mod behind;
 mod epochs;
+mod frame;
 mod log;
+mod reader;
 mod record;
 mod salvage;
+mod sealed;
 mod segment;
 mod snapshot;
 
@@ -21,10 +24,14 @@ mod epochs_tests;
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
+mod sealed_tests;
+#[cfg(test)]
 mod snapshot_tests;
 
-pub use epochs::Epochs;
-pub use log::{EventLog, LogReader, OpenReport, Options, Replay};
+pub use epochs::{Epochs, SealReport};
+pub(crate) use frame::key_of;
+pub use log::{EventLog, OpenReport, Options};
+pub use reader::{LogReader, Replay};
 pub use record::EventKey;
 pub(crate) use salvage::{Content, Salvage};
 pub use snapshot::{OpenSnapshot, SnapshotHead, Snapshots};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! segment header: magic 8 | format u32 | chain id 32 | number u64 | crc32c u32            = 56 bytes
+//!                 format 1: records follow; format 2: frames of them (`sealed`)
 //! record:         magic u32 | length u32 | round u64 | creator u16 | digest 32
 //!                 | body crc32c u32 | header crc32c u32 | body                             = 58 bytes + body
 //! ```
@@ -13,7 +14,7 @@ use std::path::Path;
 use crate::error::NodeError;
 
 /// Newest format of the event log this program reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = Form::Sealed as u32;
 /// Bytes before the first record of a segment.
 pub const SEGMENT_HEADER_BYTES: usize = 56;
 /// Bytes before a record's body.
@@ -24,6 +25,19 @@ pub const BODY_BYTES_MAX: usize = 16 << 20;
 const SEGMENT_MAGIC: &[u8; 8] = b"DAGREVLG";
 /// The first bytes of every record.
 pub const RECORD_MAGIC: u32 = 0x5645_4752;
+
+/// How a segment holds its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Form {
+    /// One after the other, as they were written.
+    Plain = 1,
+    /// In compressed frames: the log of an epoch that has ended.
+    Sealed = 2,
+}
+
+/// Bytes of an event's name.
+pub const KEY_BYTES: usize = 8 + 2 + 32;
 
 /// Names an event in the log. Ordered by round first, so that a range of keys is a range of rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +51,24 @@ pub struct EventKey {
 }
 
 impl EventKey {
+    /// As it stands in a record's header, and in an event that refers to this one.
+    pub fn to_bytes(self) -> [u8; KEY_BYTES] {
+        let mut out = [0; KEY_BYTES];
+        out[..8].copy_from_slice(&self.round.to_le_bytes());
+        out[8..10].copy_from_slice(&self.creator.to_le_bytes());
+        out[10..].copy_from_slice(&self.digest);
+        out
+    }
+
+    /// The opposite of [`Self::to_bytes`].
+    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
+        Self {
+            round: u64::from_le_bytes(array(&bytes[..8])),
+            creator: u16::from_le_bytes(array(&bytes[8..10])),
+            digest: array(&bytes[10..]),
+        }
+    }
+
     /// The smallest key above this one, if there is any.
     pub fn successor(&self) -> Option<Self> {
         let mut next = *self;
@@ -75,15 +107,27 @@ pub enum HeaderRead {
 }
 
 /// The header of segment `number`.
-pub fn encode_segment_header(chain_id: &[u8; 32], number: u64) -> [u8; SEGMENT_HEADER_BYTES] {
+pub fn encode_segment_header(
+    chain_id: &[u8; 32],
+    number: u64,
+    form: Form,
+) -> [u8; SEGMENT_HEADER_BYTES] {
     let mut out = [0u8; SEGMENT_HEADER_BYTES];
     out[0..8].copy_from_slice(SEGMENT_MAGIC);
-    out[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    out[8..12].copy_from_slice(&(form as u32).to_le_bytes());
     out[12..44].copy_from_slice(chain_id);
     out[44..52].copy_from_slice(&number.to_le_bytes());
     let crc = crc32c::crc32c(&out[..52]);
     out[52..56].copy_from_slice(&crc.to_le_bytes());
     out
+}
+
+/// Whether a segment's first bytes name this form. Nothing else of them is looked at.
+pub fn says(header: &[u8], form: Form) -> bool {
+    header.starts_with(SEGMENT_MAGIC)
+        && header
+            .get(8..12)
+            .is_some_and(|format| u32::from_le_bytes(array(format)) == form as u32)
 }
 
 /// Checks the header of segment `number` of the network `chain_id`.
@@ -95,7 +139,7 @@ pub fn check_segment_header(
     bytes: &[u8],
     chain_id: &[u8; 32],
     number: u64,
-) -> Result<(), NodeError> {
+) -> Result<Form, NodeError> {
     let damaged = |detail: &str| NodeError::StoreDamaged {
         path: path.to_owned(),
         offset: 0,
@@ -117,9 +161,11 @@ pub fn check_segment_header(
             known: FORMAT,
         });
     }
-    if format != FORMAT {
-        return Err(damaged("there has never been such a format"));
-    }
+    let form = match format {
+        1 => Form::Plain,
+        2 => Form::Sealed,
+        _ => return Err(damaged("there has never been such a format")),
+    };
     if &bytes[12..44] != chain_id {
         return Err(NodeError::WrongNetwork {
             dir: path.to_owned(),
@@ -132,7 +178,7 @@ pub fn check_segment_header(
             "the segment was renamed: its header has another number",
         ));
     }
-    Ok(())
+    Ok(form)
 }
 
 /// Appends the record of `body` to `out`.
@@ -148,9 +194,7 @@ pub fn encode_record(out: &mut Vec<u8>, key: &EventKey, body: &[u8]) {
             .expect("bounded above")
             .to_le_bytes(),
     );
-    out.extend_from_slice(&key.round.to_le_bytes());
-    out.extend_from_slice(&key.creator.to_le_bytes());
-    out.extend_from_slice(&key.digest);
+    out.extend_from_slice(&key.to_bytes());
     out.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
     let crc = crc32c::crc32c(&out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
@@ -173,16 +217,25 @@ pub fn decode_record_header(bytes: &[u8]) -> HeaderRead {
     if body_bytes as usize > BODY_BYTES_MAX {
         return HeaderRead::Bad("a record is longer than any event");
     }
-    let key = EventKey {
-        round: u64::from_le_bytes(array(&bytes[8..16])),
-        creator: u16::from_le_bytes(array(&bytes[16..18])),
-        digest: array(&bytes[18..50]),
-    };
     HeaderRead::Good(RecordHeader {
-        key,
+        key: EventKey::from_bytes(&array(&bytes[8..50])),
         body_bytes,
         body_crc: u32::from_le_bytes(array(&bytes[50..54])),
     })
+}
+
+/// The record that starts at `at`, if there is one and it is whole.
+pub fn record_at(bytes: &[u8], at: usize) -> Option<(EventKey, &[u8])> {
+    let header = bytes.get(at..at.checked_add(RECORD_HEADER_BYTES)?)?;
+    if !header.starts_with(&RECORD_MAGIC.to_le_bytes()) {
+        return None;
+    }
+    let HeaderRead::Good(header) = decode_record_header(header) else {
+        return None;
+    };
+    let start = at + RECORD_HEADER_BYTES;
+    let body = bytes.get(start..start + header.body_bytes as usize)?;
+    (crc32c::crc32c(body) == header.body_crc).then_some((header.key, body))
 }
 
 /// The first `N` bytes of a slice that has them.

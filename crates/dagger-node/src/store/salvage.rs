@@ -2,6 +2,7 @@
 //!
 //! A closed segment's index says what stood where, so that every loss has a name. Without one the segment is searched: a
 //! record whose header is whole is known by name too, and where not even that is left the next whole record is looked for.
+//! Of a sealed segment whole frames are lost, without names; it is written anew as a plain one.
 //!
 //! What must not live here: where lost events come from, and whether they may be brought back.
 
@@ -17,9 +18,11 @@ use bytes::Bytes;
 
 use super::{
     record::{
-        EventKey, HeaderRead, RECORD_HEADER_BYTES, RECORD_MAGIC, SEGMENT_HEADER_BYTES,
+        EventKey, Form, HeaderRead, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES,
         check_segment_header, decode_record_header, encode_record, encode_segment_header,
+        record_at,
     },
+    sealed::{Remains, remains},
     segment::{Place, SegmentFile, is_unreadable},
 };
 use crate::{data_dir::write_atomically, error::NodeError};
@@ -58,6 +61,8 @@ pub(crate) struct Salvage {
     chain_id: [u8; 32],
     segments: Vec<SalvagedSegment>,
     pub pieces: Vec<Piece>,
+    /// Events that once stood before the piece of that number, wherever: what sealed segments say of themselves.
+    pub tips: Vec<(EventKey, usize)>,
 }
 
 #[derive(Debug)]
@@ -79,6 +84,7 @@ impl Salvage {
             chain_id,
             segments: Vec::new(),
             pieces: Vec::new(),
+            tips: Vec::new(),
         };
         for number in 1..=last {
             let file = SegmentFile::new(dir, number);
@@ -106,13 +112,13 @@ impl Salvage {
     ) -> Result<(), NodeError> {
         let segment = self.segments.len();
         let first = self.pieces.len();
-        let bytes = read_all(&file.path)?;
+        let (bytes, sealed) = read_segment(&file.path)?;
         let is_new = is_last && bytes.iter().all(|b| *b == 0);
         let mut is_damaged = false;
         if !is_new {
             match check_segment_header(&file.path, &bytes, &self.chain_id, file.number) {
                 Err(NodeError::StoreDamaged { .. }) => is_damaged = true,
-                other => other?,
+                other => drop(other?),
             }
             let places = file.read_index(None).filter(|places| tile(places));
             let mut reading = Reading {
@@ -121,13 +127,17 @@ impl Salvage {
                 pieces: &mut self.pieces,
                 judge,
             };
-            match places {
-                Some(places) => reading.by_index(places),
-                None => reading.by_search(is_last),
+            match (&sealed, places) {
+                (Some(sealed), _) => reading.by_frames(&sealed.gaps),
+                (None, Some(places)) => reading.by_index(places),
+                (None, None) => reading.by_search(is_last),
             }
         }
         let whole = |piece: &Piece| matches!(piece.content, Content::Whole(_));
         is_damaged |= !self.pieces[first..].iter().all(whole);
+        let behind = self.pieces.len();
+        let tips = sealed.into_iter().flat_map(|s| s.tips);
+        self.tips.extend(tips.map(|tip| (tip, behind)));
         self.segments.push(SalvagedSegment { file, is_damaged });
         Ok(())
     }
@@ -136,7 +146,7 @@ impl Salvage {
     /// `found` under its number, in that order. Each segment is replaced by a rename. Returns how many were.
     ///
     /// # Errors
-    /// `E_DISK_FULL`, `E_IO`: what is not yet replaced stands as it was.
+    /// `E_DISK_FULL`, `E_IO`, `E_STORE_DAMAGED` if what could be read no longer can: what is not yet replaced stands as it was.
     pub fn rewrite(
         &self,
         found: &BTreeMap<usize, Vec<(EventKey, Bytes)>>,
@@ -146,8 +156,9 @@ impl Salvage {
             if !segment.is_damaged {
                 continue;
             }
-            let bytes = read_all(&segment.file.path)?;
-            let mut out = encode_segment_header(&self.chain_id, segment.file.number).to_vec();
+            let (bytes, _) = read_segment(&segment.file.path)?;
+            let number_of = segment.file.number;
+            let mut out = encode_segment_header(&self.chain_id, number_of, Form::Plain).to_vec();
             let mut places = Vec::new();
             for (index, piece) in self.pieces.iter().enumerate() {
                 if piece.segment != number {
@@ -162,9 +173,14 @@ impl Salvage {
                     encode_record(out, &key, body);
                 };
                 if let Content::Whole(key) = piece.content {
-                    let start = to_usize(piece.offset) + RECORD_HEADER_BYTES;
-                    let end = to_usize(piece.offset + piece.bytes);
-                    add(&mut out, key, &bytes[start..end]);
+                    let (_, body) = record_at(&bytes, to_usize(piece.offset))
+                        .filter(|(found, _)| *found == key)
+                        .ok_or_else(|| {
+                            segment
+                                .file
+                                .damaged(piece.offset, "a record that could be read no longer can")
+                        })?;
+                    add(&mut out, key, body);
                 } else {
                     for (key, body) in found.get(&index).into_iter().flatten() {
                         add(&mut out, *key, body);
@@ -215,7 +231,7 @@ impl Reading<'_, '_> {
             let offset = to_usize(place.offset);
             let length = RECORD_HEADER_BYTES + place.body_bytes as usize;
             let number = self.pieces.len();
-            let whole = whole(self.bytes, offset).is_some_and(|(key, body)| {
+            let whole = record_at(self.bytes, offset).is_some_and(|(key, body)| {
                 key == place.key
                     && body.len() == place.body_bytes as usize
                     && (self.judge)(number, key, body, false)
@@ -229,11 +245,35 @@ impl Reading<'_, '_> {
         }
     }
 
+    /// The records of a sealed segment's frames; at each of `gaps` others stood once.
+    fn by_frames(&mut self, gaps: &[usize]) {
+        let mut gaps = gaps.iter().peekable();
+        let mut at = SEGMENT_HEADER_BYTES;
+        loop {
+            if gaps.next_if(|gap| **gap <= at).is_some() {
+                self.push(at, 0, Content::Unknown);
+                continue;
+            }
+            let Some((key, body)) = record_at(self.bytes, at) else {
+                return;
+            };
+            let number = self.pieces.len();
+            let length = RECORD_HEADER_BYTES + body.len();
+            let content = if (self.judge)(number, key, body, false) {
+                Content::Whole(key)
+            } else {
+                Content::Lost(key)
+            };
+            self.push(at, length, content);
+            at += length;
+        }
+    }
+
     fn by_search(&mut self, is_last: bool) {
         let (mut at, mut doubtful) = (SEGMENT_HEADER_BYTES, false);
         while at < self.bytes.len() {
             let number = self.pieces.len();
-            if let Some((key, body)) = whole(self.bytes, at)
+            if let Some((key, body)) = record_at(self.bytes, at)
                 && (self.judge)(number, key, body, doubtful)
             {
                 let length = RECORD_HEADER_BYTES + body.len();
@@ -259,12 +299,12 @@ impl Reading<'_, '_> {
             }
             doubtful = true;
             let next = (at + 1..self.bytes.len()).find(|next| {
-                whole(self.bytes, *next)
+                record_at(self.bytes, *next)
                     .is_some_and(|(key, body)| (self.judge)(number + 1, key, body, true))
             });
             let end = next.unwrap_or(self.bytes.len());
             self.push(at, end - at, Content::Unknown);
-            if let Some((key, body)) = next.and_then(|next| whole(self.bytes, next)) {
+            if let Some((key, body)) = next.and_then(|next| record_at(self.bytes, next)) {
                 let length = RECORD_HEADER_BYTES + body.len();
                 self.push(end, length, Content::Whole(key));
                 at = end + length;
@@ -297,20 +337,6 @@ impl Reading<'_, '_> {
     }
 }
 
-/// The record that starts at `at`, if there is one and it is whole.
-fn whole(bytes: &[u8], at: usize) -> Option<(EventKey, &[u8])> {
-    let header = bytes.get(at..at.checked_add(RECORD_HEADER_BYTES)?)?;
-    if !header.starts_with(&RECORD_MAGIC.to_le_bytes()) {
-        return None;
-    }
-    let HeaderRead::Good(header) = decode_record_header(header) else {
-        return None;
-    };
-    let start = at + RECORD_HEADER_BYTES;
-    let body = bytes.get(start..start + header.body_bytes as usize)?;
-    (crc32c::crc32c(body) == header.body_crc).then_some((header.key, body))
-}
-
 /// Whether the records of an index follow one another from the first on.
 fn tile(places: &[Place]) -> bool {
     let mut ranges: Vec<(u64, u64)> = places
@@ -328,6 +354,15 @@ fn tile(places: &[Place]) -> bool {
         let follows = offset == end;
         end = offset.saturating_add(bytes);
         follows
+    })
+}
+
+/// The bytes of a segment; those of a sealed one as [`remains`] gives them, with the rest of that.
+fn read_segment(path: &Path) -> Result<(Vec<u8>, Option<Remains>), NodeError> {
+    let bytes = read_all(path)?;
+    Ok(match remains(&bytes) {
+        Some(mut remains) => (std::mem::take(&mut remains.records), Some(remains)),
+        None => (bytes, None),
     })
 }
 

@@ -2,21 +2,25 @@
 //!
 //! The index file is a cache: if it is missing or its checksum does not match, the segment is scanned
 //! again. `<number>.idx` = entries (round u64 | creator u16 | digest 32 | offset u64 | body length u32)
-//! sorted by key, then the segment's length u64 and a crc32c of all before it.
+//! sorted by key, then the segment's length u64 and a crc32c of all before it. A sealed segment has none.
 
 use std::{
     fs,
     io::{BufReader, Read},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
-use super::record::{
-    EventKey, HeaderRead, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, array, check_segment_header,
-    decode_record_header,
+use super::{
+    record::{
+        EventKey, Form, HeaderRead, KEY_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, array,
+        check_segment_header, decode_record_header, says,
+    },
+    sealed::Sealed,
 };
 use crate::{data_dir::write_atomically, error::NodeError};
 
-const INDEX_ENTRY_BYTES: usize = 8 + 2 + 32 + 8 + 4;
+const INDEX_ENTRY_BYTES: usize = KEY_BYTES + 8 + 4;
 
 /// Where a record is within its segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,12 @@ pub struct Place {
     /// Offset of the record's header.
     pub offset: u64,
     pub body_bytes: u32,
+}
+
+/// A segment that is open, in whichever form it was then.
+pub enum Opened {
+    Plain(fs::File),
+    Sealed(Sealed),
 }
 
 /// A segment on disk.
@@ -46,7 +56,8 @@ impl SegmentFile {
         self.path.with_extension("idx")
     }
 
-    fn damaged(&self, offset: u64, detail: impl Into<String>) -> NodeError {
+    /// That bytes at `offset` are not what was written there.
+    pub fn damaged(&self, offset: u64, detail: impl Into<String>) -> NodeError {
         NodeError::StoreDamaged {
             path: self.path.clone(),
             offset,
@@ -56,6 +67,11 @@ impl SegmentFile {
 
     /// A read that failed: damage where the bytes are gone.
     pub fn unread(&self, offset: u64, error: std::io::Error) -> NodeError {
+        // Frames of a sealed segment are read as one file is.
+        let error = match error.downcast::<NodeError>() {
+            Ok(known) => return known,
+            Err(error) => error,
+        };
         if is_unreadable(&error) {
             return self.damaged(offset, "the disk cannot read it");
         }
@@ -92,9 +108,33 @@ impl SegmentFile {
         Ok(numbers.into_iter().map(|n| Self::new(dir, n)).collect())
     }
 
+    /// Opens the segment. Of a plain one nothing is checked.
+    pub fn open(&self, chain_id: &[u8; 32]) -> Result<Opened, NodeError> {
+        let file = fs::File::open(&self.path).map_err(|e| NodeError::io("open", &self.path, e))?;
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        match file.read_exact_at(&mut header, 0) {
+            Ok(()) if says(&header, Form::Sealed) => {
+                Sealed::open(self, file, chain_id).map(Opened::Sealed)
+            }
+            // What a plain one lacks is found by whoever reads it.
+            _ => Ok(Opened::Plain(file)),
+        }
+    }
+
     /// Reads every record in order.
     pub fn records(&self, chain_id: &[u8; 32]) -> Result<Records, NodeError> {
-        let file = fs::File::open(&self.path).map_err(|e| NodeError::io("open", &self.path, e))?;
+        let file = match self.open(chain_id)? {
+            Opened::Plain(file) => file,
+            Opened::Sealed(sealed) => {
+                return Ok(Records {
+                    segment: self.clone(),
+                    file_bytes: sealed.bytes,
+                    reader: Box::new(sealed.into_reader()),
+                    offset: SEGMENT_HEADER_BYTES as u64,
+                    headless: false,
+                });
+            }
+        };
         let file_bytes = file
             .metadata()
             .map_err(|e| NodeError::io("look at", &self.path, e))?
@@ -108,7 +148,7 @@ impl SegmentFile {
         }
         let mut records = Records {
             segment: self.clone(),
-            reader,
+            reader: Box::new(reader),
             file_bytes,
             offset: 0,
             headless: header.iter().all(|b| *b == 0),
@@ -122,7 +162,7 @@ impl SegmentFile {
         Ok(records)
     }
 
-    /// The index of a closed segment, from its file or by scanning.
+    /// The index of a closed plain segment, from its file or by scanning.
     pub fn index(&self, chain_id: &[u8; 32]) -> Result<Vec<Place>, NodeError> {
         let segment_bytes = fs::metadata(&self.path).map(|m| m.len()).unwrap_or(0);
         if let Some(places) = self.read_index(Some(segment_bytes)) {
@@ -140,7 +180,10 @@ impl SegmentFile {
             }
         }
         places.sort_unstable_by_key(|p| p.key);
-        self.write_index(&places, records.offset, true)?;
+        // It may have been sealed meanwhile, and needs none then.
+        if matches!(self.open(chain_id)?, Opened::Plain(_)) {
+            self.write_index(&places, records.offset, true)?;
+        }
         Ok(places)
     }
 
@@ -156,11 +199,7 @@ impl SegmentFile {
             return None;
         }
         let place = |e: &[u8]| Place {
-            key: EventKey {
-                round: u64::from_le_bytes(array(&e[0..8])),
-                creator: u16::from_le_bytes(array(&e[8..10])),
-                digest: array(&e[10..42]),
-            },
+            key: EventKey::from_bytes(&array(&e[0..42])),
             offset: u64::from_le_bytes(array(&e[42..50])),
             body_bytes: u32::from_le_bytes(array(&e[50..54])),
         };
@@ -177,9 +216,7 @@ impl SegmentFile {
     ) -> Result<(), NodeError> {
         let mut out = Vec::with_capacity(sorted.len() * INDEX_ENTRY_BYTES + 12);
         for place in sorted {
-            out.extend_from_slice(&place.key.round.to_le_bytes());
-            out.extend_from_slice(&place.key.creator.to_le_bytes());
-            out.extend_from_slice(&place.key.digest);
+            out.extend_from_slice(&place.key.to_bytes());
             out.extend_from_slice(&place.offset.to_le_bytes());
             out.extend_from_slice(&place.body_bytes.to_le_bytes());
         }
@@ -212,7 +249,8 @@ pub enum Next {
 /// Reads a segment from its start.
 pub struct Records {
     segment: SegmentFile,
-    reader: BufReader<fs::File>,
+    reader: Box<dyn Read + Send>,
+    /// Of the plain segment, if this one is sealed.
     file_bytes: u64,
     /// Where the next record starts; after the last one, the length of the good part.
     pub offset: u64,
