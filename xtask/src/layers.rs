@@ -57,6 +57,11 @@ const LAYERS: &[Layer] = &[
         pure: None,
     },
     Layer {
+        name: "netwatch",
+        may_use: &[],
+        pure: None,
+    },
+    Layer {
         name: "shadowgraph-sim",
         may_use: &["shadowgraph"],
         pure: None,
