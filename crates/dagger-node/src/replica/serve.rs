@@ -17,7 +17,8 @@ use crate::{
 
 /// Requests answered at once; further ones wait, and the replica bounds how many a peer may have.
 static READERS: Semaphore = Semaphore::const_new(4);
-/// Keys looked at in one step.
+/// Keys looked at in the first step, and in any: an answer may have room for few events, and each may stand in another frame.
+const KEYS_FIRST_STEP: usize = 64;
 const KEYS_PER_STEP: usize = 4096;
 
 /// Reads the answer on a thread that may block and sends it; every request gets one, even if it is empty.
@@ -84,8 +85,9 @@ pub(super) fn collect(
                 creator: 0,
                 digest: [0; 32],
             };
+            let mut step = KEYS_FIRST_STEP;
             'steps: loop {
-                let keys = log.keys(from, after.to.0, KEYS_PER_STEP)?;
+                let keys = log.keys(from, after.to.0, step)?;
                 for key in &keys {
                     if after.wants(Round(key.round), MemberIndex(key.creator))
                         && !answer.take(log, key)?
@@ -94,9 +96,10 @@ pub(super) fn collect(
                     }
                 }
                 match keys.last().and_then(EventKey::successor) {
-                    Some(next) if keys.len() == KEYS_PER_STEP => from = next,
+                    Some(next) if keys.len() == step => from = next,
                     _ => break,
                 }
+                step = (4 * step).min(KEYS_PER_STEP);
             }
         }
     }

@@ -32,7 +32,7 @@ const FRAME_BYTES_MAX: usize = FRAME_BYTES + RECORD_HEADER_BYTES + BODY_BYTES_MA
 const FRAME_MAGIC: [u8; 4] = *b"DGFR";
 /// In the place of the number of holes: the record's name follows.
 const NAMED: u16 = u16::MAX;
-/// Higher levels take several times as long for a hundredth less.
+/// Higher levels gain something only where many members cite in many ways (docs/performance.md).
 const ZSTD_LEVEL: i32 = 3;
 
 /// What a frame says of itself.

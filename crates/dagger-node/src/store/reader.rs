@@ -98,6 +98,10 @@ impl Closed {
         }
     }
 
+    fn first_round(&self) -> u64 {
+        self.rounds.as_ref().map_or(0, |rounds| *rounds.start())
+    }
+
     fn name(&self) -> PartName {
         (self.file.number, self.frame.map_or(0, |f| f.offset))
     }
@@ -364,7 +368,7 @@ impl LogReader {
         if to < from {
             return Ok(Vec::new());
         }
-        let (candidates, mut keys) = {
+        let (mut candidates, mut keys) = {
             let index = self.shared.index.read().expect("no holder panics");
             let active = index.active_places.range(from..=to).map(|(k, _)| *k);
             (
@@ -372,7 +376,19 @@ impl LogReader {
                 active.take(limit).collect::<Vec<_>>(),
             )
         };
+        // Those that begin with the lowest rounds first: a frame is not unpacked for what the answer has no room for.
+        candidates.sort_by_key(Closed::first_round);
         for closed in candidates {
+            if keys.len() >= limit {
+                keys.sort_unstable();
+                keys.truncate(limit);
+                if keys
+                    .last()
+                    .is_none_or(|last| last.round < closed.first_round())
+                {
+                    break;
+                }
+            }
             let part = self.shared.part(&closed)?;
             let first = part.places.partition_point(|p| p.key < from);
             let found = part.places[first..].iter().map(|p| p.key);

@@ -150,7 +150,12 @@ fn a_sealed_log_reads_as_before_and_an_event_at_rest_takes_less_than_a_hundred_b
         let wanted: Vec<_> = keys.iter().filter(|k| (3..=7).contains(&k.round)).collect();
         let found = reader.keys(first, 7, 10_000).unwrap();
         assert_eq!(found.iter().collect::<Vec<_>>(), wanted);
-        assert_eq!(reader.keys(first, 7, 5).unwrap(), found[..5]);
+        for limit in [0, 1, 5, found.len() - 1] {
+            assert_eq!(reader.keys(first, 7, limit).unwrap(), found[..limit]);
+        }
+        // Also of all rounds, where later frames are left alone.
+        assert_eq!(reader.keys(keys[0], u64::MAX, 9).unwrap(), keys[..9]);
+        assert_eq!(reader.keys(keys[0], u64::MAX, usize::MAX).unwrap(), keys);
         let bytes: u64 = segments(dir.path())
             .iter()
             .map(|s| fs::metadata(&s.path).unwrap().len())
