@@ -221,6 +221,7 @@ impl Cores {
             lost,
             deferred: VecDeque::new(),
             published: std::time::Instant::now(),
+            news: Vec::new(),
         };
         let (executor, executor_fatal) = (self.executor, ground.fatal.clone());
         let runtime = tokio::runtime::Handle::current();

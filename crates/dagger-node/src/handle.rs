@@ -26,9 +26,9 @@ use tokio::sync::broadcast;
 
 use crate::{
     clock::Clock, config::NodeConfig, consensus_keys::ConsensusKeys, error::SubmitError,
-    kept_commits::KeptCommits, membership::Membership, metrics::Metrics, opaque::Consumer,
-    outcomes::Answer, outcomes::OutcomeIndex, receipts::Receipts, replica::ReplicaHandle,
-    transactions::Transactions, transport::Links,
+    feed::Feed, kept_commits::KeptCommits, membership::Membership, metrics::Metrics,
+    opaque::Consumer, outcomes::Answer, outcomes::OutcomeIndex, receipts::Receipts,
+    replica::ReplicaHandle, transactions::Transactions, transport::Links,
 };
 
 /// A transaction that was accepted this long ago and has no outcome is proposed again if it comes again.
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub replica: ReplicaHandle,
     pub endpoint: Endpoint,
     pub links: Links,
+    /// What is sent on to nodes without a seat.
+    pub feed: Feed,
     /// Ways into VMs, here and on other machines.
     pub ways: crate::tunnel::Ways,
     /// 0 for none.

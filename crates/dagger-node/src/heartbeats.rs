@@ -85,6 +85,11 @@ impl Heartbeats {
         !self.links.connected_members().is_empty()
     }
 
+    /// Has the member send on its events, as machines do with one member at a time.
+    pub fn subscribe(&self) {
+        self.links.send_to_members(&Frame::Subscribe { on: true });
+    }
+
     /// Sends a heartbeat of a machine; one that was not answered until then no longer counts.
     pub fn beat(&self, machine: u32) {
         let seq = {

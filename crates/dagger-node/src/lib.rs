@@ -27,6 +27,7 @@ mod doctor;
 pub mod error;
 pub mod executor;
 mod faults;
+mod feed;
 pub mod handle;
 mod heal;
 pub mod heartbeats;

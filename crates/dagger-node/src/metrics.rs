@@ -22,6 +22,7 @@ pub struct Metrics {
     pub(crate) log_bytes: Gauge,
     pub(crate) turns: Counter,
     pub(crate) healed_events: Counter,
+    pub(crate) subscribers: Gauge,
 }
 
 impl Default for Metrics {
@@ -42,6 +43,7 @@ impl Default for Metrics {
             log_bytes: Gauge::default(),
             turns: Counter::default(),
             healed_events: Counter::default(),
+            subscribers: Gauge::default(),
         };
         registry.register(
             "events_received",
@@ -57,6 +59,11 @@ impl Default for Metrics {
             "healed_events",
             "Events of the log that were damaged and had from peers anew",
             this.healed_events.clone(),
+        );
+        registry.register(
+            "subscribers",
+            "Nodes without a seat that this node sent events on to the last time",
+            this.subscribers.clone(),
         );
         registry.register(
             "peer_faults",

@@ -174,6 +174,12 @@ impl Node {
         let sealing = crate::sealing::run(sealer, node.stop.clone());
         node.tasks.spawn(sealing);
         node.spawn(crate::peers::learn(Arc::clone(&shared)));
+        node.spawn(crate::feed::subscribe(Arc::clone(&shared)));
+        let giving = Arc::clone(&shared);
+        node.spawn(async move {
+            let (links, subscribers) = (giving.links.clone(), giving.metrics.subscribers.clone());
+            giving.feed.run(links, subscribers).await;
+        });
         if let Some(host) = host {
             node.start_host(host);
         }

@@ -39,6 +39,8 @@ pub enum Effect {
     Committed(Box<Commit>),
     /// The replica made or accepted this event.
     Persisted(VerifiedEvent),
+    /// These are on disk, ancestors first: send them on to whoever subscribes.
+    News(Vec<Bytes>),
     /// A certificate came out.
     Certificate(CheckpointCertificate),
     /// An equivocation came out.
@@ -94,6 +96,8 @@ pub struct Node {
     first: Epoch,
     syncing: Option<usize>,
     outputs: VecDeque<Output>,
+    /// Events that subscribers get once they are on disk.
+    news: Vec<Bytes>,
     ledger: ToyLedger,
     /// When the world will next call on account of time, if it was asked to.
     pub timer_us: Option<u64>,
@@ -126,6 +130,7 @@ impl Node {
             first: Epoch(0),
             syncing: None,
             outputs: VecDeque::new(),
+            news: Vec::new(),
             timer_us: None,
             slow_us: 0,
             busy_until_us: 0,
@@ -254,6 +259,7 @@ impl Node {
     pub fn crash(&mut self, kind: CrashKind, rng: &mut SimRng) {
         self.replica = None;
         self.outputs.clear();
+        self.news.clear();
         self.syncing = None;
         self.timer_us = None;
         // What a full disk did not take is nowhere.
@@ -372,6 +378,9 @@ impl Node {
             }
             self.perform(output, &mut effects);
         }
+        if !self.news.is_empty() && self.disk.is_synced() {
+            effects.push(Effect::News(std::mem::take(&mut self.news)));
+        }
         effects
     }
 
@@ -381,6 +390,7 @@ impl Node {
                 self.check_causal(&event, effects);
                 append_event(&mut self.disk, &event);
                 self.shelves.put(&event);
+                self.news.push(event.bytes().clone());
                 effects.push(Effect::Persisted(event));
             }
             Output::Send { to, message } => {

@@ -26,10 +26,18 @@ pub enum Peer {
     Follower(u64),
 }
 
+impl Peer {
+    /// Whether it has a seat.
+    #[must_use]
+    pub const fn is_member(self) -> bool {
+        matches!(self, Self::Member(_))
+    }
+}
+
 /// Whom an output is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipient {
-    /// Every other member, and every follower that the driver feeds.
+    /// Every other member. Followers have from one peer each, by the driver, whatever enters its graph. docs/protocol.md 7.11
     All,
     /// One peer.
     One(Peer),

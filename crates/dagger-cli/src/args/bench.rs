@@ -122,6 +122,12 @@ pub struct BenchLivenessArgs {
     /// Time between two heartbeats of a machine [default: as the ledger's rules have it]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=15_000))]
     pub interval: Option<u64>,
+    /// Transactions a second that the member orders meanwhile, and tells those machines of that subscribe
+    #[arg(long, default_value_t = 0)]
+    pub rate: u64,
+    /// How many of the machines subscribe to this member; each subscribes to one of its network's [default: a fourth]
+    #[arg(long, value_name = "MACHINES")]
+    pub subscribers: Option<u32>,
     /// Seconds that are measured, each: with no machine connected, with all of them, and with their heartbeats
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0)]
     pub duration: f64,

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -109,6 +109,12 @@ impl Inbound for Ingest {
                 round,
             } => self.attestor.acknowledged(from, seq, epoch, round),
             Frame::Transaction(wire) => self.transaction(wire).await,
+            Frame::Subscribe { on } => {
+                link.subscribes.store(on, Ordering::Relaxed);
+                if on {
+                    self.shared.feed.want();
+                }
+            }
             Frame::Hello(_) => unreachable!("the session ends on a second greeting"),
         }
     }

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use shadowgraph::{
     EpochEnd, HaltReason, Input, Output, Replica, SubmitError as PoolError, VerifiedEvent,
 };
@@ -55,6 +56,8 @@ pub(crate) struct ReplicaThread {
     pub deferred: VecDeque<Control>,
     /// When the status was last made known.
     pub published: Instant,
+    /// Events that subscribers get once they are on disk.
+    pub news: Vec<Bytes>,
 }
 
 enum Turn {
@@ -316,6 +319,9 @@ impl ReplicaThread {
     fn append(&mut self, event: &VerifiedEvent) {
         let reference = event.reference();
         self.log.append(key_of(reference), event.bytes());
+        if self.shared.feed.is_wanted() {
+            self.news.push(event.bytes().clone());
+        }
         if Some(reference.creator) == self.shared.seat() {
             note_own_event(&self.shared, &self.cache, event);
         }
@@ -362,6 +368,9 @@ impl ReplicaThread {
         if sync {
             let started = Instant::now();
             self.log.commit()?;
+            if !self.news.is_empty() {
+                self.shared.feed.put(self.news.drain(..));
+            }
             self.shared
                 .metrics
                 .sync_seconds

@@ -44,6 +44,11 @@ pub enum Frame {
     },
     /// A transaction for the receiving member's pool, in its wire form.
     Transaction(Bytes),
+    /// Whether the sender, which has no seat, wants whatever enters the receiver's graph. docs/protocol.md 7.11
+    Subscribe {
+        /// From now on, or no longer.
+        on: bool,
+    },
 }
 
 /// Why bytes are not a frame. Always the sender's fault.
@@ -78,6 +83,7 @@ const CONSENSUS: u8 = 1;
 const HEARTBEAT: u8 = 2;
 const HEARTBEAT_ACK: u8 = 3;
 const TRANSACTION: u8 = 4;
+const SUBSCRIBE: u8 = 5;
 
 impl Frame {
     /// The wire form.
@@ -101,6 +107,7 @@ impl Frame {
                     .into(),
             ),
             Self::Transaction(bytes) => (TRANSACTION, bytes.clone()),
+            Self::Subscribe { on } => (SUBSCRIBE, borsh::to_vec(on).expect("plain data").into()),
         };
         let length = u32::try_from(body.len() + 1).expect("frames are bounded");
         let mut head = BytesMut::with_capacity(5);
@@ -156,6 +163,9 @@ impl Frame {
                 }
             }
             TRANSACTION => Self::Transaction(bytes),
+            SUBSCRIBE => Self::Subscribe {
+                on: bool::try_from_slice(&bytes).map_err(bad)?,
+            },
             other => return Err(FrameError::Kind(other)),
         })
     }

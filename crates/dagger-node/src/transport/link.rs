@@ -72,6 +72,8 @@ pub(crate) struct Link {
     pub is_dialled: AtomicBool,
     /// The peer does not admit this node: it said so the last time.
     pub has_refused: AtomicBool,
+    /// The peer wants whatever enters this node's graph.
+    pub subscribes: AtomicBool,
 }
 
 impl Link {
@@ -93,6 +95,7 @@ impl Link {
             has_writer: AtomicBool::new(false),
             is_dialled: AtomicBool::new(false),
             has_refused: AtomicBool::new(false),
+            subscribes: AtomicBool::new(false),
         })
     }
 

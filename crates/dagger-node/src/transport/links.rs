@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     net::SocketAddr,
-    sync::{Arc, Mutex, RwLock},
+    sync::{Arc, Mutex, RwLock, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -172,8 +172,7 @@ impl Links {
         let table = self.table.read().expect("no holder panics");
         match to {
             Recipient::All => table
-                .by_peer
-                .values()
+                .members()
                 .for_each(|link| link.push(&frame, &encoded, Lane::News)),
             Recipient::One(peer) => {
                 let link = table.by_peer.get(&peer);
@@ -188,11 +187,43 @@ impl Links {
     pub(crate) fn send_to_members(&self, frame: &Frame) {
         let encoded = frame.encode();
         let table = self.table.read().expect("no holder panics");
-        let members = table
-            .by_peer
-            .iter()
-            .filter(|(p, _)| matches!(p, Peer::Member(_)));
-        members.for_each(|(_, link)| link.push(frame, &encoded, Lane::News));
+        table
+            .members()
+            .for_each(|link| link.push(frame, &encoded, Lane::News));
+    }
+
+    /// Sends a consensus message to the nodes without a seat that have subscribed; gives their number.
+    pub(crate) fn send_to_subscribers(&self, message: &Message) -> usize {
+        let frame = Frame::Consensus(message.encode());
+        let encoded = frame.encode();
+        let table = self.table.read().expect("no holder panics");
+        let mut sent = 0;
+        for link in table.by_peer.values() {
+            if !link.subscribes.load(Ordering::Relaxed) || link.peer().is_member() {
+                continue;
+            }
+            if link.is_connected() {
+                link.push(&frame, &encoded, Lane::News);
+                sent += 1;
+            } else {
+                // It subscribes again when it is back, perhaps elsewhere.
+                link.subscribes.store(false, Ordering::Relaxed);
+            }
+        }
+        sent
+    }
+
+    /// Whom a node without a seat may have its events from: the members that are connected; if none is, those without a seat that
+    /// it dials.
+    pub(crate) fn sources(&self) -> Vec<Arc<Link>> {
+        let table = self.table.read().expect("no holder panics");
+        let members: Vec<_> = table.members().filter(|l| l.is_connected()).collect();
+        let found = if members.is_empty() {
+            table.dialled().collect()
+        } else {
+            members
+        };
+        found.into_iter().cloned().collect()
     }
 
     /// Sends a transaction to a member that is connected; without a seat also to another node without one, which hands it on.
@@ -204,7 +235,7 @@ impl Links {
         let member = table
             .by_peer
             .iter()
-            .find(|(p, link)| matches!(p, Peer::Member(_)) && link.is_connected());
+            .find(|(p, link)| p.is_member() && link.is_connected());
         let stand_in = || table.stand_in(Peer::Member(MemberIndex(0)));
         let Some(link) = member.map(|(_, link)| link).or_else(stand_in) else {
             return Err(SubmitError::new(
@@ -278,17 +309,20 @@ impl Table {
         if self.is_seated || reached {
             return None;
         }
-        let others: Vec<_> = self
-            .by_peer
-            .iter()
-            .filter(|(peer, link)| {
-                matches!(peer, Peer::Follower(_))
-                    && link.is_connected()
-                    && !link.addresses().is_empty()
-            })
-            .map(|(_, link)| link)
-            .collect();
+        let others: Vec<_> = self.dialled().collect();
         others.get(seat.index() % others.len().max(1)).copied()
+    }
+
+    fn members(&self) -> impl Iterator<Item = &Arc<Link>> {
+        let links = self.by_peer.iter();
+        links.filter_map(|(peer, link)| peer.is_member().then_some(link))
+    }
+
+    /// The nodes without a seat that this node dials and is connected to.
+    fn dialled(&self) -> impl Iterator<Item = &Arc<Link>> {
+        let links = self.by_peer.iter();
+        let others = links.filter_map(|(peer, link)| (!peer.is_member()).then_some(link));
+        others.filter(|link| link.is_connected() && !link.addresses().is_empty())
     }
 
     fn add(&mut self, entry: PeerEntry) -> Arc<Link> {

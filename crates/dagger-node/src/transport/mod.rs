@@ -29,4 +29,4 @@ pub(crate) use session::{ConsensusProtocol, Inbound, dial_all};
 /// Names the consensus protocol in the QUIC handshake.
 pub const ALPN: &[u8] = b"dagger/consensus/1";
 /// Version of the frames; a peer with another one is refused.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;

@@ -277,7 +277,7 @@ async fn dial<I: Inbound>(protocol: ConsensusProtocol<I>, endpoint: Endpoint, li
             if current.changed().await.is_err() {
                 return;
             }
-            let we_dial = lower || matches!(link.peer(), Peer::Follower(_));
+            let we_dial = lower || !link.peer().is_member();
             if !link.is_connected() && !we_dial {
                 tokio::time::sleep(DIAL_COURTESY).await;
             }

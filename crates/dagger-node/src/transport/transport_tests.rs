@@ -1,8 +1,9 @@
 //! Links between real endpoints on loopback: order, strangers, other networks, restarts, slow peers.
 
 use std::{
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use dagger_ledger::Key;
 use ed25519_zebra::SigningKey;
 use iroh::{Endpoint, protocol::Router};
-use shadowgraph::{MemberIndex, Peer};
+use shadowgraph::{MemberIndex, Message, Peer, Recipient};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -249,6 +250,55 @@ async fn a_stranger_is_refused_and_a_machine_of_the_ledger_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_members_and_what_is_for_subscribers_goes_to_those_alone() {
+    let addresses = addresses(3);
+    // To node 0, node 1 is a member and node 2 a machine.
+    let zero = start(0, &addresses[..2], 9, 1, Some(public(2))).await;
+    let (one, two) = (
+        start(1, &addresses, 9, 2, None).await,
+        start(2, &addresses, 9, 3, None).await,
+    );
+    until("connections", || {
+        let views = zero.links.views();
+        views.len() == 2 && views.iter().all(|peer| peer.connected)
+    })
+    .await;
+    let message = |number: u8| Message::Events(vec![Bytes::from(vec![number])]);
+    let heard = |node: &TestNode| {
+        let received = node.collector.received.lock().unwrap();
+        let of_zero = received.iter().filter_map(|(peer, frame)| match frame {
+            Frame::Consensus(bytes) if *peer == Peer::Member(MemberIndex(0)) => bytes.last(),
+            _ => None,
+        });
+        // What is said to one peer goes before what all get.
+        of_zero.copied().collect::<BTreeSet<u8>>()
+    };
+    assert_eq!(zero.links.send_to_subscribers(&message(1)), 0);
+    zero.links.send(Recipient::All, &message(2));
+    let machine = zero.links.by_key(&public(2)).unwrap();
+    machine.subscribes.store(true, Ordering::Relaxed);
+    // A member has its events from their creators, whatever it once wanted.
+    let member = zero.links.by_key(&public(1)).unwrap();
+    member.subscribes.store(true, Ordering::Relaxed);
+    assert_eq!(zero.links.send_to_subscribers(&message(3)), 1);
+    zero.links.send(Recipient::All, &message(4));
+    machine.subscribes.store(false, Ordering::Relaxed);
+    assert_eq!(zero.links.send_to_subscribers(&message(5)), 0);
+    for peer in [member.peer(), machine.peer()] {
+        zero.links.send(Recipient::One(peer), &message(6));
+    }
+    until("all", || heard(&one).len() + heard(&two).len() >= 5).await;
+    assert_eq!(heard(&one), BTreeSet::from([2, 4, 6]));
+    assert_eq!(heard(&two), BTreeSet::from([3, 6]));
+    // Who is gone is no subscriber any more.
+    machine.subscribes.store(true, Ordering::Relaxed);
+    two.vanish(addresses[2]).await;
+    until("the end of the connection", || !machine.is_connected()).await;
+    assert_eq!(zero.links.send_to_subscribers(&message(7)), 0);
+    assert!(!machine.subscribes.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_peer_is_linked_again() {
     let addresses = addresses(2);
     let (a, b) = (
@@ -313,6 +363,7 @@ fn frames_decode_strictly() {
         },
         Frame::Consensus(Bytes::from_static(b"abc")),
         Frame::Transaction(Bytes::new()),
+        Frame::Subscribe { on: true },
     ];
     for frame in frames {
         let encoded = frame.encode();
@@ -325,6 +376,7 @@ fn frames_decode_strictly() {
         assert_eq!(Frame::decode(Bytes::from(bytes.split_off(4))), Ok(frame));
     }
     assert!(Frame::decode(Bytes::from_static(&[2, 0, 0])).is_err());
+    assert!(Frame::decode(Bytes::from_static(&[5, 2])).is_err());
     assert!(Frame::decode(Bytes::from_static(&[99])).is_err());
     assert!(Frame::decode(Bytes::new()).is_err());
     assert!(super::frame::frame_length([0; 4]).is_err());

@@ -16,12 +16,15 @@ use crate::checkers::replay;
 use crate::disk::CrashKind;
 use crate::node::Effect;
 use crate::packet::Packet;
-use crate::queue::SECOND;
+use crate::queue::{MS, SECOND};
 
 /// One in so many reported decisions is recounted at once; in a large committee each decision at one node.
 const DECISIONS_CHECKED: u64 = 4;
 /// A slow node drops what it could not even begin within this time, in microseconds: its buffers are bounded.
 const BACKLOG_US: u64 = SECOND;
+/// How long events are gathered for those who subscribe, and how long those stay with one source, in microseconds.
+const GATHER_US: u64 = 50 * MS;
+const TURN_US: u64 = 2 * SECOND;
 
 impl World {
     /// How one node numbers another, in its epoch.
@@ -216,6 +219,7 @@ impl World {
             }
             Effect::Committed(commit) => self.committed(node, &commit),
             Effect::Persisted(event) => self.persisted(node, &event),
+            Effect::News(events) => self.feed(node, events),
             Effect::Certificate(certificate) => {
                 let index = certificate.checkpoint.commit.0;
                 self.trace
@@ -325,13 +329,43 @@ impl World {
                 }
             }
             Recipient::All => {
-                let other = |to: &usize| self.plan.original(*to) != self.plan.original(node);
+                let other = |to: &usize| {
+                    self.plan.original(*to) != self.plan.original(node)
+                        && self.peer(node, *to).is_member()
+                };
                 let others: Vec<usize> = (0..self.slots.len()).filter(other).collect();
                 for to in others {
                     self.transmit_to_key(node, to, &packet);
                 }
             }
         }
+    }
+
+    /// Sends events on to the nodes without a seat that have subscribed to this node. docs/protocol.md 7.11
+    fn feed(&mut self, node: usize, events: Vec<Bytes>) {
+        let subscribed =
+            |to: &usize| !self.peer(node, *to).is_member() && self.source_of(*to) == Some(node);
+        let subscribers: Vec<usize> = (0..self.slots.len()).filter(subscribed).collect();
+        if subscribers.is_empty() {
+            return;
+        }
+        let packet = Rc::new(Packet::new(Message::Events(events).encode()));
+        for to in subscribers {
+            self.transmit(node, to, &packet, GATHER_US);
+        }
+    }
+
+    /// Whom a node without a seat subscribes to: one member after another, honest or not.
+    fn source_of(&self, node: usize) -> Option<usize> {
+        let epoch = self.epoch_of(node);
+        let members: Vec<usize> = (0..self.slots.len())
+            .filter(|member| self.epochs.seat(epoch, *member).is_some())
+            .collect();
+        if members.is_empty() || members.contains(&node) {
+            return None;
+        }
+        let turn = usize::try_from(self.queue.now_us() / TURN_US).ok()?;
+        members.get((turn + node) % members.len()).copied()
     }
 
     /// Where two daemons have one key, a message reaches whichever holds the connection.

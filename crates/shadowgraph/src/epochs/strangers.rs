@@ -155,7 +155,7 @@ impl Replica {
                 match item {
                     Item::Event(event) => events.push(event),
                     // Without a seat in the new epoch nobody knows whom an answer would be for.
-                    Item::Message(message) if matches!(from, Peer::Member(_)) => {
+                    Item::Message(message) if from.is_member() => {
                         self.current.on_message(now_ms, from, message);
                     }
                     Item::Message(_) => {}

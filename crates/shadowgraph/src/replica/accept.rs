@@ -12,6 +12,9 @@ impl EpochReplica {
     pub(crate) fn on_events(&mut self, now_ms: u64, from: Peer, events: Vec<VerifiedEvent>) {
         let stood_for = self.me().is_none();
         let step = self.fetch.answer(now_ms, from, stood_for, &events);
+        if step == Step::Unrelated && !events.is_empty() {
+            self.gossip.fed(now_ms);
+        }
         for event in events {
             self.accept(now_ms, from, event);
             if self.halted {

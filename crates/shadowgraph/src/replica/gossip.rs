@@ -32,6 +32,8 @@ pub(super) struct Gossip {
     /// Without a seat: whom the last questions were for, by number. docs/protocol.md 7.10
     questions: std::collections::VecDeque<(u64, MemberIndex)>,
     exchange_at_ms: u64,
+    /// When a peer last sent events that no running fetch had asked for.
+    fed_ms: Option<u64>,
     /// While the own latest event is asked for: the first number asked, and who has answered.
     probe: Option<(u64, MemberSet)>,
     probe_at_ms: u64,
@@ -51,6 +53,7 @@ impl Gossip {
             asked: now_ms << 16,
             questions: std::collections::VecDeque::new(),
             exchange_at_ms: now_ms + config.parameters.frontier_interval_ms,
+            fed_ms: None,
             probe: None,
             probe_at_ms: now_ms,
             state: u64::from_le_bytes(seed.0[..8].try_into().expect("eight bytes")) | 1,
@@ -60,6 +63,11 @@ impl Gossip {
     pub(super) fn next_due_ms(&self) -> Option<u64> {
         let probe_ms = self.probe.as_ref().map(|_| self.probe_at_ms);
         probe_ms.into_iter().chain([self.exchange_at_ms]).min()
+    }
+
+    /// Events have come that no running fetch had asked for.
+    pub(super) fn fed(&mut self, now_ms: u64) {
+        self.fed_ms = Some(now_ms);
     }
 
     fn asks(&mut self, number: u64, seat: MemberIndex) {
@@ -84,7 +92,7 @@ impl Gossip {
     /// Whether a peer may make one more request.
     fn grant(&mut self, now_ms: u64, peer: Peer) -> bool {
         let crowded = self.requests.len() >= FOLLOWERS_MAX && !self.requests.contains_key(&peer);
-        let peer = if crowded && matches!(peer, Peer::Follower(_)) {
+        let peer = if crowded && !peer.is_member() {
             Peer::Follower(u64::MAX)
         } else {
             peer
@@ -183,11 +191,13 @@ impl EpochReplica {
         }
         let parameters = self.parameters();
         let rested_ms = parameters.heartbeat_ms.max(parameters.frontier_interval_ms);
-        let awake = self.is_awake() || self.me().is_none();
-        let interval_ms = if awake {
-            parameters.frontier_interval_ms
-        } else {
-            rested_ms
+        let fed = self.gossip.fed_ms;
+        let interval_ms = match self.me() {
+            Some(_) if self.is_awake() => parameters.frontier_interval_ms,
+            Some(_) => rested_ms,
+            // Fed by its source, it asks only to notice that it is not: there may be many like it for each member.
+            None if fed.is_some_and(|at_ms| now_ms <= at_ms + 2 * rested_ms) => 2 * rested_ms,
+            None => parameters.frontier_interval_ms,
         };
         self.gossip.exchange_at_ms = now_ms + interval_ms.max(1);
         let members = self.committee().len();

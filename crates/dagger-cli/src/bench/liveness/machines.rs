@@ -26,6 +26,8 @@ pub struct Plan {
     pub first: usize,
     pub ids: Vec<u32>,
     pub interval_ms: u64,
+    /// Machines with lower numbers subscribe.
+    pub subscribers: usize,
 }
 
 /// Since the report before.
@@ -98,6 +100,9 @@ async fn connect(plan: &Plan, counts: &Arc<Counts>) -> Done<Vec<(u32, Heartbeats
             .map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
         while !machine.is_connected() {
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if plan.first + at < plan.subscribers {
+            machine.subscribe();
         }
         Done::Ok((id, machine))
     };

@@ -5,9 +5,9 @@ use crate::bench::process::{cpu_seconds, say, told};
 use crate::bench::recorder::now_ns;
 use crate::failure::{Done, Exit, Failure};
 use bytes::Bytes;
-use dagger_client::keys::{self, KeyKind};
+use dagger_client::keys::{self, KeyKind, SecretKey};
 use dagger_ledger::{
-    Action, Arch, Key, Labels, MachineAdd, MachineState, NO_OVERCOMMIT, Transaction,
+    AccountCreate, Action, Arch, Key, Labels, MachineAdd, MachineState, NO_OVERCOMMIT, Transaction,
 };
 use dagger_node::NodeHandle;
 use dagger_node::config::{Durability, NodeConfig};
@@ -22,6 +22,8 @@ pub struct Plan {
     pub data: PathBuf,
     pub listen: SocketAddr,
     pub machines: u32,
+    /// Transactions a second, that it has something to order.
+    pub rate: u64,
 }
 
 /// Says the machines' ids, and then how it stands whenever it is asked; until it is killed.
@@ -36,7 +38,15 @@ pub fn run(plan: &Plan) -> Done {
     let node = runtime
         .block_on(Node::start(config))
         .map_err(|error| Failure::new(Exit::Failure, error.code(), error.to_string()))?;
-    say(&add_machines(node.handle(), plan)?)?;
+    let operator = keys::read(
+        &plan.data.join("keys").join("operator.json"),
+        KeyKind::Operator,
+    )?;
+    say(&add_machines(node.handle(), &operator, plan.machines)?)?;
+    let (loaded, rate) = (node.handle().clone(), plan.rate);
+    if rate > 0 {
+        std::thread::spawn(move || load(&loaded, &operator, rate));
+    }
     loop {
         let _: String = told()?;
         say(&sample(node.handle())?)?;
@@ -44,13 +54,8 @@ pub fn run(plan: &Plan) -> Done {
 }
 
 /// Ids in the order of the machines' numbers.
-fn add_machines(node: &NodeHandle, plan: &Plan) -> Done<Vec<u32>> {
-    let operator = keys::read(
-        &plan.data.join("keys").join("operator.json"),
-        KeyKind::Operator,
-    )?;
-    let valid_until_ms = node.now_ms() + node.read(|l| l.parameters().horizon_ms) / 2;
-    let add = |number: u32| -> Bytes {
+fn add_machines(node: &NodeHandle, operator: &SecretKey, machines: u32) -> Done<Vec<u32>> {
+    let add = |number: u32| {
         let add = MachineAdd {
             machine: format!("machine-{number}"),
             node_key: Key(machine_key(number as usize).public()),
@@ -61,19 +66,12 @@ fn add_machines(node: &NodeHandle, plan: &Plan) -> Done<Vec<u32>> {
             cpu_permille: NO_OVERCOMMIT,
             labels: Labels::new(),
         };
-        let transaction = Transaction {
-            chain: node.chain_id(),
-            signer: Key(operator.public()),
-            salt: number.to_string(),
-            valid_until_ms,
-            action: Action::MachineAdd(add),
-        };
-        transaction.sign(operator.signing()).to_wire().into()
+        signed(node, operator, Action::MachineAdd(add))
     };
-    node.submit_many((0..plan.machines).map(add).collect());
+    node.submit_many((0..machines).map(add).collect());
     let ids = || -> Option<Vec<u32>> {
         node.read(|ledger| {
-            (0..plan.machines as usize)
+            (0..machines as usize)
                 .map(|number| {
                     let key = Key(machine_key(number).public());
                     Some(ledger.machine_by_node_key(&key)?.id.0)
@@ -90,6 +88,31 @@ fn add_machines(node: &NodeHandle, plan: &Plan) -> Done<Vec<u32>> {
             return Err(failed("the machines did not get on the ledger in time"));
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn signed(node: &NodeHandle, operator: &SecretKey, action: Action) -> Bytes {
+    let transaction = Transaction {
+        chain: node.chain_id(),
+        signer: Key(operator.public()),
+        salt: rand::random::<u64>().to_string(),
+        valid_until_ms: node.now_ms() + node.read(|l| l.parameters().horizon_ms) / 2,
+        action,
+    };
+    transaction.sign(operator.signing()).to_wire().into()
+}
+
+/// Hands in transactions evenly, for as long as the process lives. What they do does not matter: they make accounts.
+fn load(node: &NodeHandle, operator: &SecretKey, rate: u64) {
+    let start = Instant::now();
+    for number in 0.. {
+        let due = start + Duration::from_secs_f64(number as f64 / rate as f64);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let account = Action::AccountCreate(AccountCreate {
+            account: format!("account-{number}"),
+            key: Key(operator.public()),
+        });
+        node.submit_many(vec![signed(node, operator, account)]);
     }
 }
 

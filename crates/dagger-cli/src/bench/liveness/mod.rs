@@ -76,10 +76,11 @@ fn measure(args: &BenchLivenessArgs) -> Done<Vec<Figure>> {
     }
     let interval_ms = parameters.heartbeat_ms;
     let (_, data, listen) = make_members(dir.path(), 1, parameters)?.remove(0);
-    let mut member = Member::start(&data, listen, args.machines)?;
+    let mut member = Member::start(&data, listen, args.machines, args.rate)?;
     let window = Duration::from_secs_f64(args.duration);
     let alone = member.window(window)?;
-    let mut machines = start_machines(&member, &data, listen, interval_ms)?;
+    let subscribers = args.subscribers.unwrap_or(args.machines / 4);
+    let mut machines = start_machines(&member, &data, listen, interval_ms, subscribers)?;
     std::thread::sleep(SETTLE);
     let connected = member.window(window)?;
     for process in &mut machines {
@@ -105,11 +106,12 @@ struct Member {
 }
 
 impl Member {
-    fn start(data: &std::path::Path, listen: SocketAddr, machines: u32) -> Done<Self> {
+    fn start(data: &std::path::Path, listen: SocketAddr, machines: u32, rate: u64) -> Done<Self> {
         let plan = Part::Member(member::Plan {
             data: data.to_owned(),
             listen,
             machines,
+            rate,
         });
         let mut process = Process::start("liveness-part", "the member".into(), &plan)?;
         let ids = process.read()?;
@@ -152,6 +154,7 @@ fn start_machines(
     data: &std::path::Path,
     listen: SocketAddr,
     interval_ms: u64,
+    subscribers: u32,
 ) -> Done<Vec<Process>> {
     let key = keys::read(&data.join("keys").join("node.json"), KeyKind::Node)?;
     let genesis = data.join("genesis.json");
@@ -164,6 +167,7 @@ fn start_machines(
             first: part * MACHINES_A_PROCESS,
             ids: ids.to_vec(),
             interval_ms,
+            subscribers: subscribers as usize,
         });
         let name = format!("process {part} of the machines");
         let mut process = Process::start("liveness-part", name, &plan)?;
