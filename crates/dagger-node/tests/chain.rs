@@ -62,9 +62,12 @@ async fn a_follower_follows_a_follower_and_takes_another_when_that_one_is_gone()
     knows(&network, second.0, first, true);
     knows(&network, second.0, last, false);
     knows(&network, last.0, first, true);
-    network.configure(last.0, |config| {
-        config.store.retain = Retain::All(AllWord::All);
-    });
+    // All three read the whole history: one that began with a state could not give the last what was before it.
+    for node in [first, second, last] {
+        network.configure(node.0, |config| {
+            config.store.retain = Retain::All(AllWord::All);
+        });
+    }
     for i in 0..4 {
         network.start(i).await;
     }
