@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use bytes::Bytes;
 use shadowgraph::{
     ChainId, Checkpoint, CheckpointCertificate, CommitIndex, Committee, Digest, Epoch, EpochEnd,
     Member, MemberIndex, SigningKey,
@@ -74,7 +75,7 @@ fn pruning_takes_logs_and_leaves_ends() {
     let epochs = open(dir.path());
     for epoch in 0..4 {
         let mut log = epochs.log(Epoch(epoch)).unwrap();
-        log.append(key(epoch + 1), b"an event");
+        log.append(key(epoch + 1), &Bytes::from_static(b"an event"));
         log.commit().unwrap();
         epochs.save_end(&end(epoch)).unwrap();
     }

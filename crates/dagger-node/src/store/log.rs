@@ -2,15 +2,30 @@
 //!
 //! What must not live here: how a log is read (`reader`).
 
-use std::{fs, os::unix::fs::FileExt, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, IoSlice},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use nix::{errno::Errno, sys::uio::pwritev};
 
 use super::{
     behind::Behind,
     reader::{Closed, Index, LogReader, Part, Replay, Shared},
-    record::{EventKey, Form, SEGMENT_HEADER_BYTES, encode_record, encode_segment_header},
+    record::{
+        EventKey, Form, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, encode_record_header,
+        encode_segment_header,
+    },
     segment::{Place, SegmentFile},
 };
 use crate::{config::Durability, error::NodeError};
+
+/// Pieces written at once: no kernel takes more.
+const PIECES_MAX: usize = 1024;
 
 /// How a log is written.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +47,13 @@ pub struct OpenReport {
     pub cut_bytes: u64,
 }
 
+/// An event that waits to be written, in two pieces so that its body is not copied.
+struct Record {
+    place: Place,
+    header: [u8; RECORD_HEADER_BYTES],
+    body: Bytes,
+}
+
 /// The writer. There is one per data directory, guarded by the directory's lock.
 pub struct EventLog {
     shared: Arc<Shared>,
@@ -40,8 +62,8 @@ pub struct EventLog {
     behind: Behind,
     /// Length of the active segment that is known to be good.
     written_bytes: u64,
-    batch: Vec<u8>,
-    batch_places: Vec<Place>,
+    batch: Vec<Record>,
+    batch_bytes: u64,
     unsynced: bool,
 }
 
@@ -82,7 +104,7 @@ impl EventLog {
             behind: Behind::default(),
             written_bytes: found.good_bytes,
             batch: Vec::new(),
-            batch_places: Vec::new(),
+            batch_bytes: 0,
             unsynced: false,
         };
         if found.good_bytes == 0 {
@@ -100,17 +122,20 @@ impl EventLog {
     }
 
     /// Puts an event into the batch. It is neither durable nor readable before [`Self::write`].
-    pub fn append(&mut self, key: EventKey, body: &[u8]) {
+    pub fn append(&mut self, key: EventKey, body: &Bytes) {
         if self.options.discard {
             return;
         }
-        let offset = self.written_bytes + self.batch.len() as u64;
-        let body_bytes = u32::try_from(body.len()).expect("an event is bounded");
-        encode_record(&mut self.batch, &key, body);
-        self.batch_places.push(Place {
+        let place = Place {
             key,
-            offset,
-            body_bytes,
+            offset: self.written_bytes + self.batch_bytes,
+            body_bytes: u32::try_from(body.len()).expect("an event is bounded"),
+        };
+        self.batch_bytes += (RECORD_HEADER_BYTES + body.len()) as u64;
+        self.batch.push(Record {
+            place,
+            header: encode_record_header(&key, body),
+            body: body.clone(),
         });
     }
 
@@ -122,22 +147,22 @@ impl EventLog {
         if self.batch.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.active.write_all_at(&self.batch, self.written_bytes) {
+        let pieces = self.batch.iter().flat_map(|r| [&r.header[..], &r.body]);
+        let mut pieces: Vec<IoSlice> = pieces.map(IoSlice::new).collect();
+        if let Err(error) = write_all_vectored_at(&self.active, &mut pieces, self.written_bytes) {
             // What a full disk took of the batch must not look like a record later.
             let _ = self.active.set_len(self.written_bytes);
             let index = self.shared.index.read().expect("no holder panics");
             return Err(NodeError::io("write", &index.active.path, error));
         }
-        self.written_bytes += self.batch.len() as u64;
+        let written = std::mem::take(&mut self.batch_bytes);
+        self.written_bytes += written;
         self.behind.written(&self.active, self.written_bytes);
         self.unsynced = true;
         let mut index = self.shared.index.write().expect("no holder panics");
-        index.bytes += self.batch.len() as u64;
-        index
-            .active_places
-            .extend(self.batch_places.drain(..).map(|p| (p.key, p)));
-        drop(index);
-        self.batch.clear();
+        index.bytes += written;
+        let places = self.batch.drain(..).map(|r| (r.place.key, r.place));
+        index.active_places.extend(places);
         Ok(())
     }
 
@@ -256,4 +281,25 @@ fn open_to_write(path: &Path) -> Result<fs::File, NodeError> {
         .truncate(false)
         .open(path)
         .map_err(|e| NodeError::io("open", path, e))
+}
+
+/// As `write_all_at`, from several places.
+fn write_all_vectored_at(
+    file: &fs::File,
+    mut pieces: &mut [IoSlice<'_>],
+    mut offset: u64,
+) -> io::Result<()> {
+    while !pieces.is_empty() {
+        let some = &pieces[..pieces.len().min(PIECES_MAX)];
+        match pwritev(file, some, offset.cast_signed()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut pieces, written);
+                offset += written as u64;
+            }
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

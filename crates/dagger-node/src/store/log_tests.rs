@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use bytes::Bytes;
+
 use super::{EventKey, EventLog, Options};
 use crate::config::Durability;
 
@@ -31,10 +33,10 @@ fn first_of(round: u64) -> EventKey {
     }
 }
 
-fn body(n: u64) -> Vec<u8> {
+fn body(n: u64) -> Bytes {
     let mut out = vec![0xa5; 100 + usize::try_from(n % 50).unwrap()];
     out[..8].copy_from_slice(&n.to_le_bytes());
-    out
+    out.into()
 }
 
 fn fill(dir: &Path, events: std::ops::Range<u64>, segment_bytes: u64) {
@@ -77,6 +79,20 @@ fn events_come_back_in_order_across_segments_and_restarts() {
     expected.sort_unstable();
     assert_eq!(reader.keys(first_of(10), 14, 1000).unwrap(), expected);
     assert_eq!(reader.keys(first_of(10), 14, 3).unwrap(), expected[..3]);
+}
+
+/// More pieces than the kernel takes at once.
+#[test]
+fn a_large_batch_is_written_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = EventLog::open(dir.path(), CHAIN, options(1 << 30)).unwrap();
+    for n in 0..3000 {
+        log.append(key(n), &body(n));
+    }
+    log.commit().unwrap();
+    let read: Vec<_> = log.replay().unwrap().map(|r| r.unwrap()).collect();
+    let written: Vec<_> = (0..3000).map(|n| (key(n), body(n))).collect();
+    assert_eq!(read, written);
 }
 
 #[test]

@@ -183,22 +183,25 @@ pub fn check_segment_header(
 
 /// Appends the record of `body` to `out`.
 pub fn encode_record(out: &mut Vec<u8>, key: &EventKey, body: &[u8]) {
+    out.extend_from_slice(&encode_record_header(key, body));
+    out.extend_from_slice(body);
+}
+
+/// What stands before an event's body in its record.
+pub fn encode_record_header(key: &EventKey, body: &[u8]) -> [u8; RECORD_HEADER_BYTES] {
     assert!(
         body.len() <= BODY_BYTES_MAX,
         "an event is bounded far below the log's limit"
     );
-    let start = out.len();
-    out.extend_from_slice(&RECORD_MAGIC.to_le_bytes());
-    out.extend_from_slice(
-        &u32::try_from(body.len())
-            .expect("bounded above")
-            .to_le_bytes(),
-    );
-    out.extend_from_slice(&key.to_bytes());
-    out.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
-    let crc = crc32c::crc32c(&out[start..]);
-    out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(body);
+    let mut out = [0u8; RECORD_HEADER_BYTES];
+    let body_bytes = u32::try_from(body.len()).expect("bounded above");
+    out[0..4].copy_from_slice(&RECORD_MAGIC.to_le_bytes());
+    out[4..8].copy_from_slice(&body_bytes.to_le_bytes());
+    out[8..50].copy_from_slice(&key.to_bytes());
+    out[50..54].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    let crc = crc32c::crc32c(&out[..54]);
+    out[54..58].copy_from_slice(&crc.to_le_bytes());
+    out
 }
 
 /// Reads a record header from exactly [`RECORD_HEADER_BYTES`].
