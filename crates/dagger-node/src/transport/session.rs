@@ -13,7 +13,7 @@ use iroh::{
     protocol::{AcceptError, ProtocolHandler},
 };
 use shadowgraph::Peer;
-use tokio::sync::watch;
+use tokio::{io::AsyncReadExt, sync::watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +41,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the peer with the larger key leaves dialling to the other, once it has tried itself.
 const DIAL_COURTESY: Duration = Duration::from_secs(3);
+/// What is set aside for a frame before any of it has come: memory that nothing is written to is not taken.
+const READ_AHEAD_BYTES: usize = 1 << 20;
 /// Bytes handed to a stream at once.
 const WRITE_BATCH_BYTES: usize = 256 << 10;
 
@@ -224,15 +226,14 @@ async fn read_frame(stream: &mut RecvStream) -> Result<Option<Frame>, String> {
         Err(error) => return Err(error.to_string()),
     }
     let length = frame_length(field).map_err(|e| e.to_string())?;
-    // Space is set aside as bytes arrive, so a claimed length alone costs nothing.
-    let mut body = BytesMut::with_capacity(length.min(64 << 10));
+    // Space is set aside as bytes arrive, beyond what an event takes, so a claimed length alone costs next to nothing.
+    let mut body = BytesMut::with_capacity(length.min(READ_AHEAD_BYTES));
+    let mut rest = stream.take(length as u64);
+    // Whatever has come is read at once: chunk by chunk each of a packet's bytes would take the connection's lock anew.
     while body.len() < length {
-        match stream.read_chunk(length - body.len()).await {
-            Ok(Some(chunk)) if body.is_empty() && chunk.len() == length => {
-                return Frame::decode(chunk).map(Some).map_err(|e| e.to_string());
-            }
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Err("the stream ended within a frame".into()),
+        match rest.read_buf(&mut body).await {
+            Ok(0) => return Err("the stream ended within a frame".into()),
+            Ok(_) => {}
             Err(error) => return Err(error.to_string()),
         }
     }
