@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// The least time between two batches: what is due meanwhile goes together.
-const TICK: Duration = Duration::from_micros(500);
+const TICK: Duration = Duration::from_millis(1);
 /// Transactions handed in at once.
 const BATCH_MAX: u64 = 4096;
 

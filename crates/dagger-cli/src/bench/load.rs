@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 /// The least time between two batches of opaque bytes: what is due meanwhile goes together.
-pub const TICK: Duration = Duration::from_micros(500);
+pub const TICK: Duration = Duration::from_millis(1);
 /// The same of signed transactions: their signatures are checked together.
 pub const SIGNED_TICK: Duration = Duration::from_millis(8);
 /// Transactions handed in at once.
