@@ -37,8 +37,8 @@ const WAITING_BYTES_MAX: usize = 16 << 20;
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it repeats its word, which a connection may have lost.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long it stays with one source. A silent one costs it half a second of delay, not more and not for longer: it asks others how far
-/// they are in any case (docs/protocol.md 7.6).
+/// How long it stays with one source. A silent one costs it some seconds of delay once and half a second from then on: it asks others
+/// how far they are in any case (docs/protocol.md 7.6).
 const TURN: Duration = Duration::from_secs(20);
 
 /// What waits to be sent on to subscribers.
@@ -142,8 +142,10 @@ pub(crate) async fn subscribe(shared: Arc<Shared>) {
             before = source.take();
         } else if !stays {
             let next = pick(&shared.links, source.as_ref());
-            if next.is_some() {
-                before = std::mem::replace(&mut source, next);
+            if let Some(next) = next {
+                let another = |before: &Source| before.link.key != next.link.key;
+                before = source.take().filter(another);
+                source = Some(next);
             }
         } else if let Some(source) = source
             .as_mut()
@@ -156,11 +158,13 @@ pub(crate) async fn subscribe(shared: Arc<Shared>) {
     }
 }
 
-/// Subscribes to a peer that is connected, another one than before; `None` if there is none.
+/// Subscribes to a peer that is connected, another one than before if there is any; `None` if there is none at all.
 fn pick(links: &Links, before: Option<&Source>) -> Option<Source> {
-    let mut there = links.sources();
-    there.retain(|link| before.is_none_or(|before| before.link.key != link.key));
-    let link = Arc::clone(there.choose(&mut rand::rng())?);
+    let there = links.sources();
+    let another = |link: &&Arc<Link>| before.is_none_or(|before| before.link.key != link.key);
+    let others: Vec<_> = there.iter().filter(another).collect();
+    let link = others.choose(&mut rand::rng()).copied().or(there.first())?;
+    let link = Arc::clone(link);
     link.send(&Frame::Subscribe { on: true });
     let now = Instant::now();
     Some(Source {
