@@ -26,17 +26,6 @@ fn knows(network: &Network, i: usize, peer: Newcomer, dials: bool) {
     });
 }
 
-async fn load(network: &Network, prefix: &str, count: usize, through: &[usize]) -> u64 {
-    let mut last = 0;
-    for n in 0..count {
-        let node = through[n % through.len()];
-        let account = network.account(0, &format!("{prefix}-{n}"));
-        let status = network.execute(node, account).await;
-        last = last.max(status.commit.unwrap().index);
-    }
-    last
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_follows_a_follower_and_takes_another_when_that_one_is_gone() {
     let parameters = Parameters {
@@ -71,11 +60,11 @@ async fn a_follower_follows_a_follower_and_takes_another_when_that_one_is_gone()
     for i in 0..4 {
         network.start(i).await;
     }
-    load(&network, "before", 20, &[0, 1, 2, 3]).await;
+    network.load("before", 20, &[0, 1, 2, 3]).await;
     network.start(first.0).await;
     network.start(second.0).await;
     network.start(last.0).await;
-    let commit = load(&network, "chain", 20, &[0, 1, 2, 3]).await;
+    let commit = network.load("chain", 20, &[0, 1, 2, 3]).await;
     network.common_root(commit).await;
     // Through two hops.
     let through = network
@@ -89,7 +78,7 @@ async fn a_follower_follows_a_follower_and_takes_another_when_that_one_is_gone()
     };
     until("the second to be learnt of", || connected(second)).await;
     network.stop(first.0).await;
-    let commit = load(&network, "without", 20, &[0, 1, 2, 3]).await;
+    let commit = network.load("without", 20, &[0, 1, 2, 3]).await;
     network.common_root(commit).await;
     assert_eq!(network.handle(last.0).read(|l| l.accounts().count()), 61);
     assert!(network.handle(last.0).status().consensus.epoch >= 2);

@@ -8,7 +8,7 @@ use dagger_client::api::NodeState;
 use dagger_ledger::Parameters;
 use dagger_node::{NodeError, config::Retain, node::Node};
 use shadowgraph::{MemberIndex, UnverifiedEvent};
-use support::{Network, until};
+use support::{Network, is_sealed, until};
 
 const SEGMENT_HEADER_BYTES: usize = 56;
 const RECORD_HEADER_BYTES: usize = 58;
@@ -54,17 +54,6 @@ fn flip(file: &PathBuf, at: usize) {
     fs::write(file, bytes).unwrap();
 }
 
-async fn load(network: &Network, prefix: &str, count: usize, through: &[usize]) -> u64 {
-    let mut last = 0;
-    for n in 0..count {
-        let node = through[n % through.len()];
-        let account = network.account(through[0], &format!("{prefix}-{n}"));
-        let status = network.execute(node, account).await;
-        last = last.max(status.commit.unwrap().index);
-    }
-    last
-}
-
 fn takes_part(network: &Network, i: usize) -> bool {
     let status = network.handle(i).status();
     status.problems.is_empty() && status.state == NodeState::Ready
@@ -75,7 +64,7 @@ async fn damage_in_closed_and_newest_segments_is_healed_from_peers() {
     let mut network = Network::new(4, Parameters::default());
     network.configure(3, |config| config.store.segment_bytes = 20_000);
     network.start_all().await;
-    load(&network, "before", 30, &[0, 1, 2, 3]).await;
+    network.load("before", 30, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let all = records(&network, 3, 0);
     let newest = all.last().unwrap().file.clone();
@@ -95,7 +84,7 @@ async fn damage_in_closed_and_newest_segments_is_healed_from_peers() {
         flip(&newest, body.body.end - 1);
         flip(&newest, header.body.start - 20);
     }
-    load(&network, "meanwhile", 4, &[0, 1, 2]).await;
+    network.load("meanwhile", 4, &[0, 1, 2]).await;
     network.start(3).await;
     until("the healing", || takes_part(&network, 3)).await;
     let through = network.execute(3, network.account(0, "healed")).await;
@@ -123,7 +112,7 @@ async fn damage_in_closed_and_newest_segments_is_healed_from_peers() {
 async fn an_own_event_that_is_lost_is_refused_and_a_new_key_is_the_way_out() {
     let mut network = Network::new(4, Parameters::default());
     network.start_all().await;
-    load(&network, "before", 8, &[0, 1, 2, 3]).await;
+    network.load("before", 8, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let all = records(&network, 3, 0);
     let own = all.iter().find(|r| r.creator == MemberIndex(3)).unwrap();
@@ -144,7 +133,7 @@ async fn an_own_event_that_is_lost_is_refused_and_a_new_key_is_the_way_out() {
     let keys = network.node_dir(3).join("keys");
     fs::rename(keys.join("consensus.json"), keys.join("old.json")).unwrap();
     network.start(3).await;
-    let last = load(&network, "after", 4, &[0, 1, 2]).await;
+    let last = network.load("after", 4, &[0, 1, 2]).await;
     network.common_root(last).await;
     assert!(network.handle(3).status().seat.is_none());
     let metrics = network.handle(3).metrics();
@@ -163,20 +152,17 @@ async fn an_ended_epochs_log_is_healed_when_a_peer_asks_for_what_is_damaged() {
         network.configure(i, |config| config.store.retain = Retain::Epochs(1000));
     }
     network.start_all().await;
-    load(&network, "before", 4, &[0, 1, 2, 3]).await;
+    network.load("before", 4, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let mut n = 0;
     let epoch = |i: usize| network.handle(i).status().consensus.epoch;
     while (0..3).any(|i| epoch(i) < 2) {
-        load(&network, &format!("away-{n}"), 3, &[0, 1, 2]).await;
+        network.load(&format!("away-{n}"), 3, &[0, 1, 2]).await;
         n += 1;
     }
     // The one that was away finds only a node whose log of that epoch is damaged: its only frame is lost.
     let log = network.node_dir(0).join("events/0000000000/0000000001.log");
-    until("the log to be sealed", || {
-        fs::read(&log).unwrap()[8..12] == 2u32.to_le_bytes()
-    })
-    .await;
+    until("the log to be sealed", || is_sealed(&log)).await;
     flip(&log, 300);
     network.stop(1).await;
     network.stop(2).await;
@@ -196,7 +182,7 @@ async fn an_ended_epochs_log_is_healed_when_a_peer_asks_for_what_is_damaged() {
         network.handle(0).status().problems.is_empty()
     })
     .await;
-    let last = load(&network, "after", 4, &[0, 1, 3]).await;
+    let last = network.load("after", 4, &[0, 1, 3]).await;
     network.common_root(last).await;
     network.stop_all().await;
 }

@@ -12,7 +12,7 @@ use dagger_node::config::{AllWord, Retain};
 use dagger_node::keys::{Key, KeyKind};
 use dagger_node::replay::replay;
 use std::collections::BTreeMap;
-use support::{Network, until};
+use support::{Network, is_sealed, until};
 
 /// Epochs of this many transactions.
 fn epochs_of(transactions: u64) -> Parameters {
@@ -27,18 +27,6 @@ fn epoch(network: &Network, i: usize) -> u64 {
 }
 
 /// Opens accounts `<prefix>-0..count` through the nodes `through` in turn.
-async fn load(network: &Network, prefix: &str, count: usize, through: &[usize]) -> u64 {
-    let mut last = 0;
-    for n in 0..count {
-        let node = through[n % through.len()];
-        let status = network
-            .execute(node, network.account(through[0], &format!("{prefix}-{n}")))
-            .await;
-        last = last.max(status.commit.unwrap().index);
-    }
-    last
-}
-
 fn accounts(network: &Network, i: usize) -> usize {
     network.handle(i).read(|l| l.accounts().count())
 }
@@ -47,7 +35,7 @@ fn accounts(network: &Network, i: usize) -> usize {
 async fn the_network_does_not_deadlock_at_epoch_boundaries() {
     let mut network = Network::new(4, epochs_of(5));
     network.start_all().await;
-    let last = load(&network, "a", 40, &[0, 1, 2, 3]).await;
+    let last = network.load("a", 40, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     until("several epochs", || (0..4).all(|i| epoch(&network, i) >= 3)).await;
     assert!((0..4).all(|i| accounts(&network, i) == 40));
@@ -55,7 +43,7 @@ async fn the_network_does_not_deadlock_at_epoch_boundaries() {
     let before = epoch(&network, 0);
     network.stop_all().await;
     network.start_all().await;
-    let last = load(&network, "b", 10, &[0, 1, 2, 3]).await;
+    let last = network.load("b", 10, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     assert!((0..4).all(|i| accounts(&network, i) == 50 && epoch(&network, i) >= before));
     network.stop_all().await;
@@ -68,20 +56,20 @@ async fn a_node_catches_up_after_load_although_the_logs_it_lacks_are_gone() {
         network.configure(i, |config| config.store.retain = Retain::Epochs(0));
     }
     network.start_all().await;
-    load(&network, "before", 2, &[0, 1, 2, 3]).await;
+    network.load("before", 2, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let away = epoch(&network, 0);
     let mut n = 0;
     while epoch(&network, 0) < away + 5 {
-        load(&network, &format!("away-{n}"), 3, &[0, 1, 2]).await;
+        network.load(&format!("away-{n}"), 3, &[0, 1, 2]).await;
         n += 1;
     }
     let missed = network.execute(0, network.account(0, "missed")).await;
     let (missed, missed_at) = (missed.digest, missed.commit.unwrap().index);
-    load(&network, "ends-its-epoch", 5, &[0, 1, 2]).await;
+    network.load("ends-its-epoch", 5, &[0, 1, 2]).await;
     network.start(3).await;
     until("the returned node", || epoch(&network, 3) > away + 3).await;
-    let last = load(&network, "after", 8, &[0, 1, 2, 3]).await;
+    let last = network.load("after", 8, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     // What it skipped it knows no outcomes of, and it says so.
     let told = network
@@ -126,14 +114,14 @@ async fn an_operator_joins_by_snapshot_under_load_and_another_leaves() {
     network.start_all().await;
     let add = network.newcomer();
     let mut executed = 30;
-    load(&network, "before", executed, &[0, 1, 2, 3]).await;
+    network.load("before", executed, &[0, 1, 2, 3]).await;
     admit(&network, ProposedChange::OperatorAdd(add), &[0, 1, 2]).await;
     network.start(4).await;
     until("the fifth seat", || {
         network.handle(4).status().seat.is_some()
     })
     .await;
-    load(&network, "five", 10, &[0, 1, 2, 3, 4]).await;
+    network.load("five", 10, &[0, 1, 2, 3, 4]).await;
     executed += 10;
     let through = network
         .execute(4, network.account(1, "through-the-fifth"))
@@ -148,10 +136,10 @@ async fn an_operator_joins_by_snapshot_under_load_and_another_leaves() {
             && network.handle(0).status().seat.is_none()
     })
     .await;
-    let last = load(&network, "four", 10, &[1, 2, 3, 4]).await;
+    let last = network.load("four", 10, &[1, 2, 3, 4]).await;
     executed += 10;
     network.stop(0).await;
-    let last = last.max(load(&network, "without", 5, &[1, 2, 3, 4]).await);
+    let last = last.max(network.load("without", 5, &[1, 2, 3, 4]).await);
     executed += 5;
     network.common_root(last).await;
     assert!((1..5).all(|i| accounts(&network, i) == executed));
@@ -162,7 +150,7 @@ async fn an_operator_joins_by_snapshot_under_load_and_another_leaves() {
 async fn a_network_of_one_grows_to_four() {
     let mut network = Network::new(1, Parameters::default());
     network.start_all().await;
-    load(&network, "one", 3, &[0]).await;
+    network.load("one", 3, &[0]).await;
     for seats in 1..4 {
         let add = network.newcomer();
         let voters: Vec<usize> = (0..seats).collect();
@@ -173,7 +161,7 @@ async fn a_network_of_one_grows_to_four() {
         })
         .await;
     }
-    let last = load(&network, "four", 8, &[0, 1, 2, 3]).await;
+    let last = network.load("four", 8, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     assert!((0..4).all(|i| accounts(&network, i) == 11));
     network.stop_all().await;
@@ -214,10 +202,10 @@ async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
         machine(&network) == (MachineState::Up, 3)
     })
     .await;
-    load(&network, "before", 6, &[0, 1, 2, 3]).await;
+    network.load("before", 6, &[0, 1, 2, 3]).await;
     network.stop(3).await;
     let gone = network.handle(0).read(dagger_ledger::Ledger::commit_index);
-    load(&network, "away", 15, &[0, 1, 2]).await;
+    network.load("away", 15, &[0, 1, 2]).await;
     until("the absent node's connection to be given up", || {
         let peers = network.handle(0).status().peers;
         peers.iter().any(|p| p.name == "op-3" && !p.connected)
@@ -246,7 +234,7 @@ async fn the_presence_of_a_node_that_is_away_is_not_over_reported() {
 async fn a_rotated_consensus_key_takes_the_seat_without_a_restart_and_the_old_one_may_go() {
     let mut network = Network::new(4, epochs_of(12));
     network.start_all().await;
-    load(&network, "before", 4, &[0, 1, 2, 3]).await;
+    network.load("before", 4, &[0, 1, 2, 3]).await;
     let keys = network.node_dir(1).join("keys");
     let key = Key::generate(KeyKind::Consensus);
     key.save_new(&keys.join("consensus-2.json")).unwrap();
@@ -293,15 +281,12 @@ async fn the_whole_history_replays_to_the_certified_roots_from_genesis_alone() {
         network.configure(i, |config| config.store.retain = Retain::All(AllWord::All));
     }
     network.start_all().await;
-    let last = load(&network, "a", 20, &[0, 1, 2, 3]).await;
+    let last = network.load("a", 20, &[0, 1, 2, 3]).await;
     network.common_root(last).await;
     until("several epochs", || (0..4).all(|i| epoch(&network, i) >= 2)).await;
-    let is_sealed = |i| {
-        let log = "events/0000000001/0000000001.log";
-        let log = std::fs::read(network.node_dir(i).join(log)).unwrap();
-        log[8..12] == 2u32.to_le_bytes()
-    };
-    until("sealed logs", || (0..4).all(is_sealed)).await;
+    let log = "events/0000000001/0000000001.log";
+    let sealed = |i| is_sealed(&network.node_dir(i).join(log));
+    until("sealed logs", || (0..4).all(sealed)).await;
     network.stop_all().await;
     let mut roots = BTreeMap::new();
     for i in 0..4 {

@@ -16,16 +16,6 @@ fn sources(network: &Network, members: &[usize]) -> Vec<usize> {
     members.iter().copied().filter(sends_on).collect()
 }
 
-async fn load(network: &Network, prefix: &str, through: &[usize]) -> u64 {
-    let mut last = 0;
-    for n in 0..20 {
-        let account = network.account(0, &format!("{prefix}-{n}"));
-        let status = network.execute(through[n % through.len()], account).await;
-        last = last.max(status.commit.unwrap().index);
-    }
-    last
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_without_a_seat_has_events_from_one_member_at_a_time() {
     let mut network = Network::new(4, Parameters::default());
@@ -43,14 +33,14 @@ async fn a_node_without_a_seat_has_events_from_one_member_at_a_time() {
         source.len() == 1
     })
     .await;
-    let commit = load(&network, "fed", &[0, 1, 2, 3, 4]).await;
+    let commit = network.load("fed", 20, &[0, 1, 2, 3, 4]).await;
     network.common_root(commit).await;
     // While a member is away the others are a quorum, and one of them takes over what it did.
     let gone = source[0];
     network.stop(gone).await;
     let rest: Vec<usize> = (0..4).filter(|i| *i != gone).collect();
     until("another source", || !sources(&network, &rest).is_empty()).await;
-    let commit = load(&network, "fed-by-another", &[rest[0], 4]).await;
+    let commit = network.load("fed-by-another", 20, &[rest[0], 4]).await;
     network.common_root(commit).await;
     network.stop_all().await;
 }

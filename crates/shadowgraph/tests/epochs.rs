@@ -16,20 +16,8 @@ fn parameters() -> Parameters {
     }
 }
 
-/// Nodes that all run; the first `members` have the seats of the first epoch, the others follow.
 fn network(members: usize, nodes: usize, seed: u64) -> Cluster {
-    let mut cluster = Cluster::idle(&vec![1; nodes], seed, parameters());
-    let first: Vec<usize> = (0..members).collect();
-    cluster.committee = cluster.committee_of(0, &first);
-    for node in 0..nodes {
-        let me = (node < members).then_some(MemberIndex(node as u16));
-        let config = Config {
-            me,
-            ..cluster.config(node)
-        };
-        cluster.start_from(node, config);
-    }
-    cluster
+    Cluster::followed(members, nodes, seed, parameters())
 }
 
 /// Submits numbered transactions at these nodes in turn, a few milliseconds apart; returns them.

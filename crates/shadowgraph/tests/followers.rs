@@ -11,17 +11,7 @@ const FOLLOWER: usize = 4;
 
 /// Four members at work, and a node without a seat.
 fn network() -> Cluster {
-    let mut cluster = Cluster::idle(&[1; 5], 1, Parameters::default());
-    cluster.committee = cluster.committee_of(0, &[0, 1, 2, 3]);
-    for node in 0..=FOLLOWER {
-        let me = (node < FOLLOWER).then_some(MemberIndex(node as u16));
-        let config = Config {
-            me,
-            ..cluster.config(node)
-        };
-        cluster.start_from(node, config);
-    }
-    cluster
+    Cluster::followed(FOLLOWER, FOLLOWER + 1, 1, Parameters::default())
 }
 
 /// How often it asks for a frontier in ten seconds.

@@ -4,7 +4,12 @@
 
 pub mod addresses;
 
-use std::{fs, net::UdpSocket, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::UdpSocket,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use addresses::free_address;
 use dagger_ledger::{
@@ -39,6 +44,11 @@ pub fn init_log() {
         .with_env_filter(filter)
         .with_test_writer()
         .try_init();
+}
+
+/// Whether a segment of a log says that its records are in compressed frames.
+pub fn is_sealed(segment: &Path) -> bool {
+    fs::read(segment).unwrap()[8..12] == 2u32.to_le_bytes()
 }
 
 /// A transaction that is good for five minutes.
@@ -145,6 +155,18 @@ impl Network {
 
     pub fn config(&self, i: usize) -> NodeConfig {
         NodeConfig::load(&self.node_dir(i)).unwrap()
+    }
+
+    /// Creates `count` accounts, handed in at these nodes in turn and sponsored by the first one's operator. Gives the last
+    /// commit.
+    pub async fn load(&self, prefix: &str, count: usize, through: &[usize]) -> u64 {
+        let mut last = 0;
+        for n in 0..count {
+            let account = self.account(through[0], &format!("{prefix}-{n}"));
+            let status = self.execute(through[n % through.len()], account).await;
+            last = last.max(status.commit.unwrap().index);
+        }
+        last
     }
 
     pub async fn start(&mut self, i: usize) {

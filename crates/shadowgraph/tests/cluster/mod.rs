@@ -111,6 +111,22 @@ impl Cluster {
         cluster
     }
 
+    /// Nodes that all run; the first `members` have the seats of the first epoch, the others follow.
+    pub fn followed(members: usize, nodes: usize, seed: u64, parameters: Parameters) -> Self {
+        let mut cluster = Self::idle(&vec![1; nodes], seed, parameters);
+        let first: Vec<usize> = (0..members).collect();
+        cluster.committee = cluster.committee_of(0, &first);
+        for node in 0..nodes {
+            let me = (node < members).then_some(MemberIndex(node as u16));
+            let config = Config {
+                me,
+                ..cluster.config(node)
+            };
+            cluster.start_from(node, config);
+        }
+        cluster
+    }
+
     /// Nobody runs yet.
     pub fn idle(weights: &[u64], seed: u64, parameters: Parameters) -> Self {
         Self {
