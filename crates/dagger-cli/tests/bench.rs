@@ -76,6 +76,16 @@ fn machines_are_heard_and_answered_and_keep_their_leases() {
 }
 
 #[test]
+fn machines_that_subscribe_are_sent_what_is_ordered() {
+    let mut args = vec!["liveness", "--machines", "8", "--interval", "100"];
+    args.extend(["--duration", "1", "--rate", "50", "--subscribers", "3"]);
+    let figures = figures(&args);
+    assert!((figures["subscribers"] - 3.0).abs() < 0.5, "{figures:?}");
+    assert!(figures["executed"] > 0.0, "{figures:?}");
+    assert!(figures["lapses"].abs() < 0.5, "{figures:?}");
+}
+
+#[test]
 fn too_many_crashes_are_wrong_usage() {
     let output = bench(&["consensus", "--crash", "2"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));

@@ -1,6 +1,6 @@
 //! The member: a whole node, with as many machines on its ledger as are to be heard.
 
-use super::{PATIENCE, Sample, failed, machine_key};
+use super::{PATIENCE, Sample, account_key, failed, machine_key};
 use crate::bench::process::{cpu_seconds, say, told};
 use crate::bench::recorder::now_ns;
 use crate::failure::{Done, Exit, Failure};
@@ -102,7 +102,7 @@ fn signed(node: &NodeHandle, operator: &SecretKey, action: Action) -> Bytes {
     transaction.sign(operator.signing()).to_wire().into()
 }
 
-/// Hands in transactions evenly, for as long as the process lives. What they do does not matter: they make accounts.
+/// Hands in transactions evenly, for as long as the process lives: each makes an account.
 fn load(node: &NodeHandle, operator: &SecretKey, rate: u64) {
     let start = Instant::now();
     for number in 0.. {
@@ -110,24 +110,29 @@ fn load(node: &NodeHandle, operator: &SecretKey, rate: u64) {
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let account = Action::AccountCreate(AccountCreate {
             account: format!("account-{number}"),
-            key: Key(operator.public()),
+            key: Key(account_key(number).public()),
         });
         node.submit_many(vec![signed(node, operator, account)]);
     }
 }
 
 fn sample(node: &NodeHandle) -> Done<Sample> {
-    let (up, lapses) = node.read(|ledger| {
+    let (up, lapses, accounts) = node.read(|ledger| {
         let up = ledger.machines().filter(|m| m.state == MachineState::Up);
         let lapses = ledger.machines().map(|m| u64::from(m.lapses)).sum();
-        (up.count() as u32, lapses)
+        (up.count() as u32, lapses, ledger.accounts().count() as u64)
     });
+    let metrics = node.metrics();
+    let mut lines = metrics.lines();
+    let subscribers = lines.find_map(|line| line.strip_prefix("dagger_subscribers "));
     Ok(Sample {
         at_s: now_ns() as f64 / 1e9,
         cpu_s: cpu_seconds(),
         resident_bytes: resident_bytes()?,
         up,
         lapses,
+        accounts,
+        subscribers: subscribers.map_or(0, |n| n.parse().expect("a gauge of whole numbers")),
     })
 }
 

@@ -43,6 +43,10 @@ struct Sample {
     /// Machines whose lease stands, and how often any has lost its own.
     up: u32,
     lapses: u64,
+    /// What the load has made on the ledger.
+    accounts: u64,
+    /// Machines that events were last sent on to.
+    subscribers: u64,
 }
 
 /// Runs one process of it.
@@ -231,6 +235,12 @@ fn figures(
         figure("connection", grown / f64::from(machines) / 1024.0, "KiB"),
         figure("answer_p50", quantile(0.5), "ms"),
         figure("answer_p99", quantile(0.99), "ms"),
+        figure("subscribers", beating.1.subscribers as f64, "machines"),
+        figure(
+            "executed",
+            (beating.1.accounts - beating.0.accounts) as f64 / seconds,
+            "tx/s",
+        ),
         figure(
             "lapses",
             (beating.1.lapses - beating.0.lapses) as f64,
@@ -239,9 +249,18 @@ fn figures(
     ]
 }
 
-/// Nothing hangs on such a key: it lives as long as the benchmark.
 fn machine_key(number: usize) -> SecretKey {
-    SecretKey::from_bytes(*blake3::hash(format!("bench liveness {number}").as_bytes()).as_bytes())
+    key("machine", number as u64)
+}
+
+fn account_key(number: u64) -> SecretKey {
+    key("account", number)
+}
+
+/// Nothing hangs on such a key: it lives as long as the benchmark.
+fn key(of: &str, number: u64) -> SecretKey {
+    let name = format!("bench liveness {of} {number}");
+    SecretKey::from_bytes(*blake3::hash(name.as_bytes()).as_bytes())
 }
 
 fn failed(text: &str) -> Failure {
